@@ -1,0 +1,91 @@
+package devices
+
+import (
+	"slices"
+	"time"
+
+	"github.com/hallway-home/hallway/profiles"
+)
+
+// Status of a device in the directory.
+type Status string
+
+// The states a person can tell apart.
+const (
+	Reachable   Status = "reachable"   // own flow up and heard
+	Unreachable Status = "unreachable" // known, but no flow
+	NeverSeen   Status = "never seen"  // admitted, but it has not come yet
+	Present     Status = "present"     // a foreign thing in sight
+)
+
+// Device is one row of the directory.
+type Device struct {
+	AOR          AOR                   `json:"aor"`
+	Slug         string                `json:"slug"`
+	Name         string                `json:"name"`
+	Room         string                `json:"room,omitempty"` // slug
+	Class        Class                 `json:"class"`
+	Node         NodeID                `json:"node"`
+	Self         bool                  `json:"self,omitempty"`
+	Role         Role                  `json:"role,omitempty"`
+	Status       Status                `json:"status"`
+	LastHeard    time.Time             `json:"last_heard,omitzero"`
+	Version      string                `json:"version,omitempty"`
+	Capabilities profiles.Capabilities `json:"capabilities"`
+	Behaviour    RecordBehaviour       `json:"behaviour"`
+	Addrs        []string              `json:"addrs,omitempty"`
+}
+
+// AORKind says what sort of thing an AOR names.
+type AORKind string
+
+// Kinds of AOR.
+const (
+	KindDevice AORKind = "device"
+	KindRoom   AORKind = "room"
+	KindGroup  AORKind = "group"
+	KindPerson AORKind = "person"
+)
+
+// Resolution is what an AOR means now: the devices behind it, in slug order.
+type Resolution struct {
+	AOR     AOR      `json:"aor"`
+	Kind    AORKind  `json:"kind"`
+	Name    string   `json:"name"`
+	Devices []Device `json:"devices"`
+}
+
+// Inputs is everything the directory is folded from.
+type Inputs struct {
+	Self    NodeID
+	Roster  *Roster
+	Records map[NodeID]DeviceRecord
+	Live    map[NodeID]Liveness
+	Foreign []Foreign
+}
+
+// Snapshot is the directory at one moment. It is immutable: share it freely.
+type Snapshot struct {
+	Home    HomeID
+	Devices []Device // members, by slug
+	Rooms   []Room   // by slug
+	Groups  []Group
+	Persons []Person
+	Foreign []Foreign
+	byAOR   map[string]Resolution // by slug
+}
+
+// Resolve looks an AOR's slug up, locally and without asking anybody.
+func (s *Snapshot) Resolve(slug string) (Resolution, bool) {
+	r, ok := s.byAOR[slug]
+	return r, ok
+}
+
+// Device returns the row of a member node.
+func (s *Snapshot) Device(id NodeID) (Device, bool) {
+	i := slices.IndexFunc(s.Devices, func(d Device) bool { return d.Node == id })
+	if i < 0 {
+		return Device{}, false
+	}
+	return s.Devices[i], true
+}

@@ -1,0 +1,229 @@
+package devices
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/hallway-home/hallway/profiles"
+)
+
+// NodeID names one running agent for good: the first 128 bits of the SHA-256 of its
+// compressed public key (RFC 6940 section 3.1 asks for 128 to 160 bits).
+type NodeID [16]byte
+
+// HomeID names a home: the first 128 bits of the SHA-256 of its compressed root key.
+type HomeID [16]byte
+
+// CompressedKey returns the 33-byte form in which keys are stored and hashed (SEC 1, 2.3.3).
+func CompressedKey(pub *ecdsa.PublicKey) []byte {
+	return elliptic.MarshalCompressed(elliptic.P256(), pub.X, pub.Y) //nolint:staticcheck // no crypto/ecdh form yields the compressed point
+}
+
+// ParseCompressedKey reverses CompressedKey and refuses points off the curve.
+func ParseCompressedKey(b []byte) (*ecdsa.PublicKey, error) {
+	x, y := elliptic.UnmarshalCompressed(elliptic.P256(), b)
+	if x == nil {
+		return nil, errors.New("not a compressed P-256 point")
+	}
+	return &ecdsa.PublicKey{Curve: elliptic.P256(), X: x, Y: y}, nil
+}
+
+// NodeIDOf hashes a node's public key.
+func NodeIDOf(pub *ecdsa.PublicKey) NodeID {
+	sum := sha256.Sum256(CompressedKey(pub))
+	return NodeID(sum[:16])
+}
+
+// HomeIDOf hashes a home's root key.
+func HomeIDOf(root *ecdsa.PublicKey) HomeID { return HomeID(NodeIDOf(root)) }
+
+func (id NodeID) String() string { return hex.EncodeToString(id[:]) }
+
+// Short is the 8-digit form used in instance and host names.
+func (id NodeID) Short() string { return hex.EncodeToString(id[:4]) }
+
+// Prefix is the 16-digit form carried in the TXT key "id".
+func (id NodeID) Prefix() string { return hex.EncodeToString(id[:8]) }
+
+// IsZero reports whether no node is named.
+func (id NodeID) IsZero() bool { return id == NodeID{} }
+
+// MarshalText and UnmarshalText make JSON show hexadecimal.
+func (id NodeID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText parses 32 hexadecimal digits.
+func (id *NodeID) UnmarshalText(b []byte) error {
+	p, err := ParseNodeID(string(b))
+	*id = p
+	return err
+}
+
+// ParseNodeID parses 32 hexadecimal digits.
+func ParseNodeID(s string) (NodeID, error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(NodeID{}) {
+		return NodeID{}, fmt.Errorf("%q is not a Node-ID: expected 32 hexadecimal digits", s)
+	}
+	return NodeID(b), nil
+}
+
+func (id HomeID) String() string { return hex.EncodeToString(id[:]) }
+
+// IsZero reports whether no home is named.
+func (id HomeID) IsZero() bool { return id == HomeID{} }
+
+// Domain is the home's own domain (RFC 8375); it is never sent to an outside resolver.
+func (id HomeID) Domain() string { return id.String() + ".home.arpa" }
+
+// MarshalText makes JSON show hexadecimal.
+func (id HomeID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText parses 32 hexadecimal digits.
+func (id *HomeID) UnmarshalText(b []byte) error {
+	p, err := ParseNodeID(string(b))
+	*id = HomeID(p)
+	return err
+}
+
+// AOR is an address of record: the stable name of a device, room, group or person
+// (RFC 3261 section 6).
+type AOR struct {
+	Slug string
+	Home HomeID
+}
+
+func (a AOR) String() string { return "sip:" + a.Slug + "@" + a.Home.Domain() }
+
+// MarshalText makes JSON show the SIP URI.
+func (a AOR) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText parses the SIP URI form.
+func (a *AOR) UnmarshalText(b []byte) error {
+	s, ok := strings.CutPrefix(string(b), "sip:")
+	slug, host, ok2 := strings.Cut(s, "@")
+	hex, ok3 := strings.CutSuffix(host, ".home.arpa")
+	if !ok || !ok2 || !ok3 {
+		return fmt.Errorf("%q is not the URI of something in a home: expected sip:NAME@HOME.home.arpa", b)
+	}
+	a.Slug = slug
+	return a.Home.UnmarshalText([]byte(hex))
+}
+
+// Class is the public kind of a device, as in the DNS-SD subtypes.
+type Class string
+
+// The classes that have a profile.
+const (
+	ClassTV       Class = "tv"
+	ClassCamera   Class = "camera"
+	ClassDoorbell Class = "doorbell"
+	ClassSTB      Class = "stb"
+	ClassSpeaker  Class = "speaker"
+	ClassPanel    Class = "panel"
+	ClassPhone    Class = "phone"
+)
+
+// Role says what a member may do.
+type Role string
+
+// The roles of nodes; persons have further ones later.
+const (
+	RoleOwner  Role = "owner"  // its key may sign roster edits
+	RoleDevice Role = "device" // may call and be called
+)
+
+// Member is one node that belongs to the home, as the roster says.
+type Member struct {
+	Node  NodeID
+	Key   []byte // compressed P-256
+	Role  Role
+	Slug  string
+	Name  string
+	Room  string // slug of its room, may be empty
+	Class Class
+}
+
+// Room is a place; calling it calls its devices.
+type Room struct {
+	Slug string `json:"slug"`
+	Name string `json:"name"`
+}
+
+// Group is a named set of devices and rooms, by slug.
+type Group struct {
+	Slug    string   `json:"slug"`
+	Name    string   `json:"name"`
+	Members []string `json:"members"`
+}
+
+// Person owns phones; calling a person calls them.
+type Person struct {
+	Slug  string   `json:"slug"`
+	Name  string   `json:"name"`
+	Role  Role     `json:"role"`
+	Nodes []NodeID `json:"nodes"` // the phones, by the Node-ID of their key
+}
+
+// Roster is what the home's log of edits folds to. It is immutable once made.
+type Roster struct {
+	Home    HomeID
+	Name    string            // what people call the home
+	Epoch   uint64            // number of folded edits
+	Heads   [][32]byte        // hashes of edits without children, ascending
+	HomeKey []byte            // 32 random bytes, anew at each removal
+	Members map[NodeID]Member // who belongs now
+	Removed map[NodeID]bool   // keys that never return
+	Rooms   map[string]Room   // by slug
+	Groups  map[string]Group  // by slug
+	Persons map[string]Person // by slug
+}
+
+// Has reports whether the node belongs to the home now. A nil roster has nobody.
+func (r *Roster) Has(id NodeID) bool {
+	if r == nil {
+		return false
+	}
+	_, ok := r.Members[id]
+	return ok
+}
+
+// DeviceRecord is the body of a node's own "device" record: what it can do and where
+// it is. Unknown CBOR keys are kept by the overlay.
+type DeviceRecord struct {
+	Capabilities profiles.Capabilities `cbor:"1,keyasint"`
+	Addrs        []netip.AddrPort      `cbor:"2,keyasint"` // member port on every usable address
+	Version      string                `cbor:"3,keyasint"`
+	Behaviour    RecordBehaviour       `cbor:"4,keyasint"`
+}
+
+// RecordBehaviour is the part of a profile's behaviour that callers need to know.
+type RecordBehaviour struct {
+	Automata bool   `cbor:"1,keyasint,omitempty" json:"automata"`
+	Mobility string `cbor:"2,keyasint,omitempty" json:"mobility"`
+	Duplex   string `cbor:"3,keyasint,omitempty" json:"duplex"`
+}
+
+// Liveness is what this node knows itself about another node's reachability; hearsay
+// never enters it.
+type Liveness struct {
+	Reachable bool
+	LastHeard time.Time      // zero if never heard since the start
+	Addr      netip.AddrPort // the flow's remote address
+}
+
+// Foreign is something on the LAN that is not a member: a hint, never trusted.
+type Foreign struct {
+	ID        string           `json:"id"` // stable for the thing, e.g. "mdns:Kitchen Speaker._raop._tcp"
+	Name      string           `json:"name"`
+	Kinds     []string         `json:"kinds"` // service types seen, e.g. "_rtsp._tcp"
+	Addrs     []netip.AddrPort `json:"addrs"`
+	Protocols []string         `json:"protocols"` // "mdns", "ssdp", "wsd"
+	LastSeen  time.Time        `json:"last_seen"`
+}
