@@ -1,0 +1,122 @@
+package devices
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// maxGroupDepth bounds groups inside groups, so that two owners who make a circle by
+// concurrent edits cannot hang a look-up.
+const maxGroupDepth = 4
+
+// Fold makes the directory from everything this node knows. It is pure: equal inputs
+// give equal snapshots. Only the roster makes a member and only a member's own record
+// fills its row; a foreign thing never becomes a device by itself.
+func Fold(in Inputs) *Snapshot {
+	s := &Snapshot{byAOR: map[string]Resolution{}, Foreign: slices.Clone(in.Foreign)}
+	slices.SortFunc(s.Foreign, func(a, b Foreign) int { return cmp.Compare(a.ID, b.ID) })
+	if in.Roster == nil {
+		return s
+	}
+	s.Home = in.Roster.Home
+	for id, m := range in.Roster.Members {
+		s.Devices = append(s.Devices, foldDevice(in, id, m))
+	}
+	slices.SortFunc(s.Devices, func(a, b Device) int { return cmp.Compare(a.Slug, b.Slug) })
+	s.Rooms = sortedValues(in.Roster.Rooms)
+	s.Groups = sortedValues(in.Roster.Groups)
+	s.Persons = sortedValues(in.Roster.Persons)
+	s.index()
+	return s
+}
+
+func foldDevice(in Inputs, id NodeID, m Member) Device {
+	d := Device{
+		AOR: AOR{Slug: m.Slug, Home: in.Roster.Home}, Slug: m.Slug, Name: m.Name, Room: m.Room,
+		Class: m.Class, Node: id, Role: m.Role, Self: id == in.Self,
+	}
+	rec, known := in.Records[id]
+	if known {
+		d.Version, d.Capabilities, d.Behaviour = rec.Version, rec.Capabilities, rec.Behaviour
+		for _, a := range rec.Addrs {
+			d.Addrs = append(d.Addrs, a.String())
+		}
+	}
+	live := in.Live[id]
+	d.LastHeard = live.LastHeard
+	switch {
+	case d.Self, live.Reachable && known:
+		d.Status = Reachable
+	case known:
+		d.Status = Unreachable
+	default:
+		d.Status = NeverSeen
+	}
+	return d
+}
+
+func sortedValues[T any](m map[string]T) []T {
+	out := make([]T, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, m[k])
+	}
+	return out
+}
+
+// index fills byAOR. Slugs share one name space, so no entry hides another.
+func (s *Snapshot) index() {
+	add := func(kind AORKind, slug, name string, devices []Device) {
+		s.byAOR[slug] = Resolution{AOR: AOR{Slug: slug, Home: s.Home}, Kind: kind, Name: name, Devices: devices}
+	}
+	for _, d := range s.Devices {
+		add(KindDevice, d.Slug, d.Name, []Device{d})
+	}
+	for _, r := range s.Rooms {
+		add(KindRoom, r.Slug, r.Name, s.where(func(d Device) bool { return d.Room == r.Slug }))
+	}
+	for _, p := range s.Persons {
+		add(KindPerson, p.Slug, p.Name, s.where(func(d Device) bool { return slices.Contains(p.Nodes, d.Node) }))
+	}
+	for _, g := range s.Groups {
+		in := map[string]bool{}
+		s.collect(g, in, maxGroupDepth)
+		add(KindGroup, g.Slug, g.Name, s.where(func(d Device) bool { return in[d.Slug] }))
+	}
+}
+
+func (s *Snapshot) where(keep func(Device) bool) []Device {
+	var out []Device
+	for _, d := range s.Devices {
+		if keep(d) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// collect gathers the device slugs of a group; members may be devices, rooms, persons
+// and groups.
+func (s *Snapshot) collect(g Group, into map[string]bool, depth int) {
+	if depth == 0 {
+		return
+	}
+	for _, slug := range g.Members {
+		if i := slices.IndexFunc(s.Groups, func(x Group) bool { return x.Slug == slug }); i >= 0 {
+			s.collect(s.Groups[i], into, depth-1)
+			continue
+		}
+		for _, d := range s.byAOR[slug].Devices {
+			into[d.Slug] = true
+		}
+	}
+}
+
+// Slug makes the name part of a SIP URI from what a person typed: the part before "@"
+// of "sip:NAME@HOME", or the text itself, in lower case with hyphens for spaces.
+func Slug(target string) string {
+	t := strings.TrimPrefix(strings.TrimSpace(target), "sip:")
+	t, _, _ = strings.Cut(t, "@")
+	return strings.ReplaceAll(strings.ToLower(t), " ", "-")
+}
