@@ -1,0 +1,164 @@
+package overlay
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/trust"
+)
+
+const (
+	// MaxRecord bounds one signed record, signature included: a member must not fill
+	// everybody's memory with one.
+	MaxRecord = 1024
+	// MaxKeysPerWriter bounds the records of one writer. Tombstones do not expire, so
+	// this is what keeps a store finite.
+	MaxKeysPerWriter = 32
+	// maxKind bounds the name of a kind, in bytes.
+	maxKind = 32
+)
+
+// KindDevice is the kind of a node's record about itself (devices.DeviceRecord).
+const KindDevice = "device"
+
+// Record is a signed, replicated statement of a node. Its key is (subject, kind,
+// writer); the higher (epoch, sequence) of a writer wins.
+type Record struct {
+	Version  int             `cbor:"1,keyasint"`
+	Home     devices.HomeID  `cbor:"2,keyasint"`
+	Subject  string          `cbor:"3,keyasint"` // the Node-ID it speaks about
+	Kind     string          `cbor:"4,keyasint"`
+	Writer   devices.NodeID  `cbor:"5,keyasint"`
+	Epoch    uint64          `cbor:"6,keyasint"` // raised when the sequence may be lost
+	Sequence uint64          `cbor:"7,keyasint"`
+	TTL      uint32          `cbor:"8,keyasint"`  // seconds on the receiver's clock; 0 = for ever
+	Head     [32]byte        `cbor:"9,keyasint"`  // a roster head of the writer, a hint
+	Body     cbor.RawMessage `cbor:"10,keyasint"` // deterministic CBOR
+}
+
+// Signed is a record as it travels and is stored: the exact bytes that were signed.
+// Keys that this version does not know stay inside Raw and are passed on.
+type Signed struct {
+	Raw []byte `cbor:"1,keyasint"`
+	Sig []byte `cbor:"2,keyasint"` // raw r||s
+}
+
+// Why a record is refused.
+var (
+	ErrRecordSize      = errors.New("the record is larger than 1,024 bytes")
+	ErrRecordForm      = errors.New("the record is malformed")
+	ErrRecordHome      = errors.New("the record belongs to another home")
+	ErrRecordWriter    = errors.New("the record's writer may not write it")
+	ErrRecordSignature = errors.New("the record's signature does not fit its writer")
+	ErrRecordKeys      = errors.New("the record's writer has 32 records already")
+)
+
+var (
+	encMode, encErr = cbor.CoreDetEncOptions().EncMode()
+	decMode, decErr = cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden,
+		MaxNestedLevels: 8, MaxArrayElements: 4096, MaxMapPairs: 256,
+	}.DecMode()
+)
+
+func marshal(v any) ([]byte, error) {
+	if err := errors.Join(encErr, decErr); err != nil {
+		return nil, err
+	}
+	return encMode.Marshal(v)
+}
+
+// recordKey is what later records replace; for one writer, subject and kind.
+type recordKey struct {
+	writer        devices.NodeID
+	subject, kind string
+}
+
+func (r Record) key() recordKey { return recordKey{r.Writer, r.Subject, r.Kind} }
+
+func (k recordKey) String() string { return k.writer.String() + "/" + k.kind + "/" + k.subject }
+
+// sealRecord encodes and signs.
+func sealRecord(key *ecdsa.PrivateKey, r Record) (Signed, error) {
+	raw, err := marshal(r)
+	if err != nil {
+		return Signed{}, err
+	}
+	sig, err := trust.SignRaw(key, raw)
+	if err != nil {
+		return Signed{}, err
+	}
+	if len(raw)+len(sig) > MaxRecord {
+		return Signed{}, fmt.Errorf("%w; say less in it", ErrRecordSize)
+	}
+	return Signed{raw, sig}, nil
+}
+
+// openRecord checks everything about a record that does not depend on what is stored:
+// size, form, home, that the writer belongs and speaks about itself, and the signature.
+func openRecord(s Signed, roster *devices.Roster) (Record, error) {
+	var r Record
+	if len(s.Raw)+len(s.Sig) > MaxRecord { // check: record size
+		return r, ErrRecordSize
+	}
+	if err := decMode.Unmarshal(s.Raw, &r); err != nil {
+		return r, fmt.Errorf("%w: %v", ErrRecordForm, err)
+	}
+	if r.Version != 1 || len(r.Kind) == 0 || len(r.Kind) > maxKind {
+		return r, ErrRecordForm
+	}
+	if roster == nil || r.Home != roster.Home {
+		return r, ErrRecordHome
+	}
+	m, ok := roster.Members[r.Writer]
+	if !ok || r.Subject != r.Writer.String() {
+		return r, ErrRecordWriter
+	}
+	pub, err := devices.ParseCompressedKey(m.Key)
+	if err != nil {
+		return r, err
+	}
+	if !trust.VerifyRaw(pub, s.Raw, s.Sig) { // check: record signature
+		return r, ErrRecordSignature
+	}
+	return r, nil
+}
+
+// hash leaves the signature out: ECDSA signs the same statement in many ways.
+func (s Signed) hash() [32]byte { return sha256.Sum256(s.Raw) }
+
+// verdict of comparing a stored record with a newcomer of the same key.
+type verdict int
+
+const (
+	keepOld verdict = iota
+	takeNew
+	equivocation // same order, other content: the lower hash stays, the writer is flagged
+)
+
+// compare orders two records of one key by (epoch, sequence).
+func compare(old, next stored) (verdict, bool) {
+	if c := cmp.Or(cmp.Compare(next.rec.Epoch, old.rec.Epoch), cmp.Compare(next.rec.Sequence, old.rec.Sequence)); c != 0 {
+		if c > 0 {
+			return takeNew, true
+		}
+		return keepOld, false
+	}
+	a, b := old.signed.hash(), next.signed.hash()
+	if a == b {
+		return keepOld, false
+	}
+	return equivocation, bytes.Compare(b[:], a[:]) < 0
+}
+
+type stored struct {
+	rec    Record
+	signed Signed
+}
