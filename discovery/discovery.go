@@ -1,0 +1,139 @@
+// Package discovery owns what is out there: sightings by one protocol each (Source),
+// their merging into things with expiry (Tracker), and what this node announces of
+// itself. A sighting is an unproven hint; nothing here makes anybody a member.
+//
+// Sources run in their own goroutine and hand sightings to the Tracker, whose methods may
+// be called from any goroutine.
+package discovery
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hallway-home/hallway/devices"
+)
+
+// Type is Hallway's own DNS-SD service type.
+const Type = "_hallway._tcp"
+
+// ForeignTypes are browsed so that people see what else is in the house.
+func ForeignTypes() []string {
+	return []string{
+		"_sipuri._udp", "_sip._udp", "_rtsp._tcp", "_axis-video._tcp", "_googlecast._tcp",
+		"_airplay._tcp", "_raop._tcp", "_hap._tcp", "_matter._tcp", "_esphomelib._tcp",
+	}
+}
+
+// Sighting is what one protocol says about one thing now; each replaces the one before
+// with the same Source and ID.
+type Sighting struct {
+	Source   string // "mdns"
+	ID       string // stable within the source, e.g. the full DNS-SD instance name
+	Gone     bool   // it said goodbye or expired
+	Kind     string // service type
+	Instance string // what it calls itself
+	Host     string
+	Addrs    []netip.AddrPort // link-local ones carry their zone
+	Text     []string         // key=value, in order
+	Seen     time.Time
+}
+
+// Source is one wire protocol. Run reports until ctx ends and everything it started
+// has ended; report must not block for long.
+type Source interface {
+	Run(ctx context.Context, report func(Sighting)) error
+}
+
+// Announcement is what a node says of itself on the open LAN. Names stay out of it
+// unless the owner has opted in.
+type Announcement struct {
+	Class   devices.Class
+	Node    devices.NodeID
+	HomeTag string // empty while it belongs to no home
+	Version string
+	Pair    bool // a pairing or invitation window is open
+	Port    uint16
+	Name    string // empty unless names on the LAN are on
+	Room    string
+}
+
+// Instance is the DNS-SD instance name.
+func (a Announcement) Instance() string {
+	if a.Name != "" {
+		return a.Name
+	}
+	return "Hallway-" + a.Node.Short()
+}
+
+// Host is the host name under .local.
+func (a Announcement) Host() string { return "hw-" + a.Node.Short() + ".local" }
+
+// Subtype is the DNS-SD subtype of the class.
+func (a Announcement) Subtype() string { return "_" + string(a.Class) }
+
+// Text is the TXT record, in the order of the conventions.
+func (a Announcement) Text() []string {
+	t := []string{"txtvers=1", "id=" + a.Node.Prefix()}
+	if a.HomeTag != "" {
+		t = append(t, "home="+a.HomeTag)
+	}
+	pair := "0"
+	if a.Pair {
+		pair = "1"
+	}
+	t = append(t, "ver="+a.Version, "class="+string(a.Class), "pair="+pair)
+	if a.Name != "" {
+		t = append(t, "name="+a.Name)
+		if a.Room != "" {
+			t = append(t, "room="+a.Room)
+		}
+	}
+	return t
+}
+
+// Neighbour is a sighting of another Hallway node, still unproven.
+type Neighbour struct {
+	Prefix  [8]byte // first half of the Node-ID it claims
+	HomeTag string
+	Class   devices.Class
+	Version string
+	Pair    bool
+	Addrs   []netip.AddrPort
+}
+
+// ParseNeighbour reads the TXT record of a node.
+func ParseNeighbour(s Sighting) (Neighbour, error) {
+	n := Neighbour{Addrs: s.Addrs}
+	if s.Kind != Type {
+		return n, fmt.Errorf("%s is not %s", s.Kind, Type)
+	}
+	for _, kv := range s.Text {
+		k, v, _ := strings.Cut(kv, "=")
+		switch strings.ToLower(k) {
+		case "id":
+			u, err := strconv.ParseUint(v, 16, 64)
+			if err != nil || len(v) != 16 {
+				return n, fmt.Errorf("id=%q is not 16 hexadecimal digits", v)
+			}
+			for i := range n.Prefix {
+				n.Prefix[i] = byte(u >> (56 - 8*i))
+			}
+		case "home":
+			n.HomeTag = v
+		case "class":
+			n.Class = devices.Class(v)
+		case "ver":
+			n.Version = v
+		case "pair":
+			n.Pair = v == "1"
+		}
+	}
+	if n.Prefix == [8]byte{} {
+		return n, fmt.Errorf("%s names no id", s.ID)
+	}
+	return n, nil
+}
