@@ -1,0 +1,317 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"github.com/hallway-home/hallway/devices"
+)
+
+// Agent is the SIP user agent of a device.
+type Agent struct {
+	cfg  Config
+	log  *slog.Logger
+	gate *gate
+	tpl  *sip.TransportLayer
+	txl  *sip.TransactionLayer
+
+	mu      sync.Mutex
+	ctx     context.Context // of Run; nil before
+	calls   map[string]*Call
+	order   []string // call IDs, oldest first
+	dialogs map[dialogKey]*Call
+	watch   map[chan CallInfo]struct{}
+	rate    map[devices.NodeID]*bucket
+	wg      sync.WaitGroup
+}
+
+// New checks the configuration; it starts nothing.
+func New(cfg Config) (*Agent, error) {
+	if cfg.Flows == nil || cfg.Resolver == nil || cfg.Media == nil {
+		return nil, errors.New("sessions: flows, resolver and media are required")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &Agent{
+		cfg: cfg, log: cfg.Logger, gate: newGate(),
+		calls: map[string]*Call{}, dialogs: map[dialogKey]*Call{}, watch: map[chan CallInfo]struct{}{}, rate: map[devices.NodeID]*bucket{},
+	}
+	quiet := slog.New(slog.DiscardHandler) // it logs each peer's misbehaviour as an error
+	a.tpl = sip.NewTransportLayer(noResolver(), sip.NewParser(), nil,
+		sip.WithTransportLayerLogger(quiet),
+		sip.WithTransportLayerTransports(sip.TransportsConfig{TLS: &sip.TransportTLS{TransportTCP: &sip.TransportTCP{DialerCreate: noDialer}}}))
+	a.tpl.OnMessage(a.gate.tap) // before the transaction layer registers
+	a.txl = sip.NewTransactionLayer(a.tpl, sip.WithTransactionLayerTerminateOnConnClose(), sip.WithTransactionLayerLogger(quiet),
+		sip.WithTransactionLayerUnhandledResponseHandler(func(*sip.Response) {}))
+	a.txl.OnRequest(a.onRequest)
+	return a, nil
+}
+
+var errNoDial = errors.New("there is no connection to that device")
+
+// noDialer makes the library fail at once instead of dialling: flows are the overlay's.
+func noDialer(net.Addr) net.Dialer {
+	return net.Dialer{ControlContext: func(context.Context, string, string, syscall.RawConn) error { return errNoDial }}
+}
+
+func noResolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errNoDial }}
+}
+
+// Run serves until ctx ends, then ends every call and returns when all are freed.
+func (a *Agent) Run(ctx context.Context) error {
+	a.mu.Lock()
+	a.ctx = ctx
+	a.mu.Unlock()
+	served := make(chan error, 1)
+	go func() { served <- a.tpl.ServeTLS(a.cfg.Flows.SIP()) }()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			for _, c := range a.live() {
+				c.finish(ending{code: statusOK, words: "This device stops.", bye: true})
+			}
+			a.wg.Wait()
+			_ = a.cfg.Flows.SIP().Close()
+			<-served
+			a.txl.Close()
+			_ = a.tpl.Close()
+			a.closeWatchers()
+			return nil
+		case <-tick.C:
+			a.checkFlows()
+		}
+	}
+}
+
+// spawn runs f as a goroutine that Run waits for. It reports false after the end.
+func (a *Agent) spawn(f func()) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ctx == nil || a.ctx.Err() != nil {
+		return false
+	}
+	a.wg.Add(1)
+	go func() {
+		defer a.wg.Done()
+		f()
+	}()
+	return true
+}
+
+// checkFlows ends calls whose flow has been gone for 10 s, and at once those with
+// somebody who no longer belongs.
+func (a *Agent) checkFlows() {
+	for _, c := range a.live() {
+		c.mu.Lock()
+		d := c.dialog
+		c.mu.Unlock()
+		if d == nil {
+			continue
+		}
+		if _, ok := a.cfg.Resolver().Device(d.peer); !ok {
+			c.finish(ending{code: statusForbidden, words: d.device.Name + " no longer belongs to this home."})
+			continue
+		}
+		c.mu.Lock()
+		if a.cfg.Flows.HasSIP(d.peer) {
+			c.goneSince = time.Time{}
+		} else if c.goneSince.IsZero() {
+			c.goneSince = time.Now()
+		}
+		gone := !c.goneSince.IsZero() && time.Since(c.goneSince) > goneAfter
+		c.mu.Unlock()
+		if gone {
+			c.finish(ending{code: sip.StatusServiceUnavailable, words: "The connection to " + d.device.Name + " was lost."})
+		}
+	}
+}
+
+// self is this device's row of the directory.
+func (a *Agent) self() (devices.Device, error) {
+	d, ok := a.cfg.Resolver().Device(a.cfg.Self)
+	if !ok {
+		return d, ErrNoHome
+	}
+	return d, nil
+}
+
+func (a *Agent) live() []*Call {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []*Call
+	for _, id := range a.order {
+		if c := a.calls[id]; !c.ended() {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// add puts a call into the table; the bound counts living calls, and old ended ones go.
+func (a *Agent) add(c *Call) error {
+	if len(a.live()) >= maxCalls {
+		return ErrTooMany
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := a.calls[c.id]; ok {
+		return refusal{482, "Loop Detected"} // one call reaches a device once
+	}
+	a.calls[c.id] = c
+	a.order = append(a.order, c.id)
+	for i := 0; len(a.order) > historyLen+maxCalls && i < len(a.order); {
+		if id := a.order[i]; a.calls[id].ended() {
+			delete(a.calls, id)
+			a.order = slices.Delete(a.order, i, i+1)
+		} else {
+			i++
+		}
+	}
+	return nil
+}
+
+func (a *Agent) call(id string) (*Call, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c, ok := a.calls[id]; ok {
+		return c, nil
+	}
+	for _, c := range a.calls { // a unique beginning is enough for people
+		if len(id) >= 4 && len(c.id) > len(id) && c.id[:len(id)] == id {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %q; `hallway calls` lists them", ErrNoSuchCall, id)
+}
+
+// Calls lists living and recent calls, oldest first.
+func (a *Agent) Calls() []CallInfo {
+	a.mu.Lock()
+	calls := make([]*Call, 0, len(a.order))
+	for _, id := range a.order {
+		calls = append(calls, a.calls[id])
+	}
+	a.mu.Unlock()
+	out := make([]CallInfo, 0, len(calls))
+	for _, c := range calls {
+		out = append(out, c.Info())
+	}
+	return out
+}
+
+// Get returns one call by its ID or the beginning of it.
+func (a *Agent) Get(id string) (CallInfo, error) {
+	c, err := a.call(id)
+	if err != nil {
+		return CallInfo{}, err
+	}
+	return c.Info(), nil
+}
+
+// Answer accepts a ringing call.
+func (a *Agent) Answer(id string) error {
+	c, err := a.call(id)
+	if err != nil {
+		return err
+	}
+	return c.decide(accept)
+}
+
+// Decline refuses a ringing call.
+func (a *Agent) Decline(id string) error {
+	c, err := a.call(id)
+	if err != nil {
+		return err
+	}
+	return c.decide(decline)
+}
+
+// Hangup ends a call in whatever state it is.
+func (a *Agent) Hangup(id string) error {
+	c, err := a.call(id)
+	if err != nil {
+		return err
+	}
+	if c.decide(decline) == nil {
+		return nil
+	}
+	c.finish(ending{code: statusOK, words: "Hung up here.", bye: true})
+	return nil
+}
+
+// Watch tells each change of a call, until ctx or the agent ends or the reader falls
+// far behind.
+func (a *Agent) Watch(ctx context.Context) <-chan CallInfo {
+	ch := make(chan CallInfo, 256)
+	a.mu.Lock()
+	a.watch[ch] = struct{}{}
+	a.mu.Unlock()
+	context.AfterFunc(ctx, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if _, ok := a.watch[ch]; ok {
+			delete(a.watch, ch)
+			close(ch)
+		}
+	})
+	return ch
+}
+
+func (a *Agent) closeWatchers() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for ch := range a.watch {
+		close(ch)
+	}
+	a.watch = map[chan CallInfo]struct{}{}
+}
+
+func (a *Agent) tell(info CallInfo) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for ch := range a.watch {
+		select {
+		case ch <- info:
+		default:
+			delete(a.watch, ch)
+			close(ch)
+		}
+	}
+}
+
+// bucket bounds INVITEs from one member.
+type bucket struct {
+	tokens float64
+	at     time.Time
+}
+
+func (a *Agent) mayInvite(peer devices.NodeID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b := a.rate[peer]
+	now := time.Now()
+	if b == nil {
+		b = &bucket{callBurst, now}
+		a.rate[peer] = b
+	}
+	b.tokens = min(callBurst, b.tokens+now.Sub(b.at).Seconds()*callsPerSecond)
+	b.at = now
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}

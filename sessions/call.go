@@ -1,0 +1,199 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"github.com/hallway-home/hallway/devices"
+)
+
+// Call is the set of dialogs that people see as one call.
+type Call struct {
+	a  *Agent
+	id string // the caller's half of the Session-ID
+
+	ctx    context.Context // ends with the call
+	cancel context.CancelFunc
+
+	mu        sync.Mutex
+	info      CallInfo
+	dialog    *dialog // the one that won, or the incoming one
+	incoming  *incoming
+	branches  map[string]*branch
+	goneSince time.Time
+	over      bool
+	freed     chan struct{} // closed when camera and microphone are free
+}
+
+// ending is why and how a call ends.
+type ending struct {
+	code   int
+	words  string
+	bye    bool // the other side must be told
+	missed bool
+}
+
+func (a *Agent) newCall(id, direction string, state State, from, to devices.AOR) *Call {
+	c := &Call{
+		a: a, id: id, branches: map[string]*branch{}, freed: make(chan struct{}),
+		info: CallInfo{ID: id, Direction: direction, State: state, From: from, To: to, Started: time.Now()},
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// ID names the call on both sides.
+func (c *Call) ID() string { return c.id }
+
+// Done is closed when the call has ended and camera and microphone are free.
+func (c *Call) Done() <-chan struct{} { return c.freed }
+
+func (c *Call) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.over
+}
+
+// Info is the call as it is now.
+func (c *Call) Info() CallInfo {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	info := c.info
+	info.Branches = append([]BranchInfo(nil), info.Branches...)
+	if c.dialog != nil && c.dialog.leg != nil && info.State == StateActive {
+		info.Media, info.Stats = c.dialog.leg.Media(), c.dialog.leg.Stats()
+	}
+	return info
+}
+
+// change edits the visible state and tells the watchers.
+func (c *Call) change(f func(*CallInfo)) {
+	c.mu.Lock()
+	if c.over {
+		c.mu.Unlock()
+		return
+	}
+	f(&c.info)
+	c.mu.Unlock()
+	c.a.tell(c.Info())
+}
+
+// establish makes d the dialog of the call and opens the media. It reports false when
+// the call has ended or another device was quicker.
+func (c *Call) establish(d *dialog) bool {
+	c.mu.Lock()
+	if c.over || c.dialog != nil && c.dialog != d {
+		c.mu.Unlock()
+		return false
+	}
+	c.dialog = d
+	c.info.State, c.info.Answered, c.info.Peer = StateActive, time.Now(), d.device.Slug
+	c.mu.Unlock()
+	c.a.mu.Lock()
+	c.a.dialogs[d.key()] = c
+	c.a.mu.Unlock()
+	return true
+}
+
+// open starts the media of an established call and watches it.
+func (c *Call) open(d *dialog) {
+	if err := d.leg.Start(c.ctx); err != nil {
+		c.finish(ending{code: 500, words: err.Error(), bye: true})
+		return
+	}
+	c.a.tell(c.Info())
+	c.a.spawn(func() {
+		select {
+		case <-d.leg.Done():
+			c.finish(ending{code: 500, words: mediaWords(d.leg.Err()), bye: true})
+		case <-c.ctx.Done():
+		}
+	})
+}
+
+func mediaWords(err error) string {
+	if err == nil {
+		err = ErrMediaFailed
+	}
+	return "The call ended: " + err.Error() + "."
+}
+
+// finish is the one way in which every call ends: it frees camera and microphone,
+// settles all dialogs and tells the watchers. Only the first call of it counts.
+func (c *Call) finish(e ending) {
+	c.mu.Lock()
+	if c.over {
+		c.mu.Unlock()
+		return
+	}
+	c.over = true
+	if d := c.dialog; d != nil && d.leg != nil && c.info.State == StateActive {
+		c.info.Media, c.info.Stats = d.leg.Media(), d.leg.Stats()
+	}
+	c.info.State, c.info.Ended, c.info.Code, c.info.Reason, c.info.Missed = StateEnded, time.Now(), e.code, e.words, e.missed
+	d, in := c.dialog, c.incoming
+	c.mu.Unlock()
+	c.cancel() // ends branches that still ring
+	if in != nil {
+		in.settle(e)
+	}
+	if d != nil {
+		if d.leg != nil {
+			if err := d.leg.Close(); err != nil {
+				c.a.log.Warn("closing media", "call", c.id, "err", err)
+			}
+		}
+		c.a.mu.Lock()
+		delete(c.a.dialogs, d.key())
+		c.a.mu.Unlock()
+	}
+	close(c.freed)
+	c.a.log.Info("call ended", "call", c.id, "reason", e.words)
+	c.a.tell(c.Info())
+	if d != nil && e.bye && d.confirmed {
+		if !c.a.spawn(func() { c.a.bye(d, nil) }) {
+			c.a.bye(d, nil) // the agent is stopping: say it before the flows go
+		}
+	}
+}
+
+// bye ends a dialog at the other side; nobody waits for the answer longer than 2 s.
+func (a *Agent) bye(d *dialog, reason sip.Header) {
+	d.localSeq++
+	req := a.request(sip.BYE, d, d.localSeq)
+	if reason != nil {
+		req.AppendHeader(reason)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_, _ = a.roundTrip(ctx, req)
+}
+
+// roundTrip sends a request that is no INVITE and waits for its final response.
+func (a *Agent) roundTrip(ctx context.Context, req *sip.Request) (*sip.Response, error) {
+	branch := branchOf(req.Via())
+	a.gate.own(branch, req.Destination())
+	defer a.gate.free(branch)
+	tx, err := a.txl.Request(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Terminate()
+	for {
+		select {
+		case res := <-tx.Responses():
+			a.gate.leave(res, res.Source(), res.CallID())
+			if !res.IsProvisional() {
+				return res, nil
+			}
+		case <-tx.Done():
+			return nil, errors.Join(errNoDial, tx.Err())
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

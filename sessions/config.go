@@ -1,0 +1,120 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/profiles"
+)
+
+const (
+	// maxBranches bounds a ring group (conventions: 32).
+	maxBranches = 32
+	// maxCalls bounds what members can make this node hold; a call costs about 2 MB.
+	maxCalls = 32
+	// callsPerSecond bounds INVITEs from one member: the transaction layer holds about
+	// 12 kB for 32 s after each.
+	callsPerSecond, callBurst = 20, 40
+	// goneAfter: a dialog outlives its flow this long (decisions: 10 s).
+	goneAfter = 10 * time.Second
+	// callerPatience bounds how long a caller lets the other side ring.
+	callerPatience = 2 * time.Minute
+	// defaultRing is how long a device rings before 480 when its profile says nothing.
+	defaultRing = 45 * time.Second
+	// historyLen is how many ended calls are remembered.
+	historyLen = 50
+)
+
+// Flows is what the agent needs of the overlay.
+type Flows interface {
+	SIP() net.Listener
+	EnsureSIP(context.Context, devices.NodeID) error
+	HasSIP(devices.NodeID) bool
+	PeerByAddr(string) (devices.NodeID, bool)
+	Addr(devices.NodeID) netip.AddrPort
+}
+
+// Resolver looks names up locally; *devices.Snapshot is one.
+type Resolver interface {
+	Resolve(slug string) (devices.Resolution, bool)
+	Device(devices.NodeID) (devices.Device, bool)
+}
+
+// Policy is asked by the called node before anything rings. An error says why not, in
+// words for the caller.
+type Policy interface {
+	MayCall(from devices.Device, to string) error
+}
+
+// Config of an Agent. Self, Flows, Resolver and Media are required.
+type Config struct {
+	Self       devices.NodeID
+	Flows      Flows
+	Resolver   func() Resolver // the directory as it is now
+	Media      Media
+	Policy     Policy // nil: every member may call
+	Behaviour  profiles.Behaviour
+	Capability profiles.Capabilities // of this device
+	AutoAnswer bool                  // the owner's rule for this device
+	Version    string
+	Logger     *slog.Logger // nil discards
+}
+
+// Errors of the methods.
+var (
+	ErrNoHome     = errors.New("this device belongs to no home yet")
+	ErrUnknown    = errors.New("nothing in this home has that name")
+	ErrNoSuchCall = errors.New("there is no such call")
+	ErrNotRinging = errors.New("the call is not ringing here")
+	ErrTooMany    = errors.New("too many calls at once")
+	ErrAlone      = errors.New("there is no other device behind that name")
+)
+
+// State of a call, as people see it.
+type State string
+
+// The states of a call.
+const (
+	StateCalling  State = "calling"  // sent, nobody rings yet
+	StateRinging  State = "ringing"  // somebody rings
+	StateIncoming State = "incoming" // rings here
+	StateActive   State = "active"
+	StateEnded    State = "ended"
+)
+
+// CallOptions say what the caller wants.
+type CallOptions struct {
+	Video bool // false: sound only
+}
+
+// BranchInfo is one device that a call tried.
+type BranchInfo struct {
+	Device string `json:"device"` // slug
+	Name   string `json:"name"`
+	State  string `json:"state"` // calling, ringing, answered, or why not
+	Code   int    `json:"code,omitempty"`
+}
+
+// CallInfo is a call as people see it.
+type CallInfo struct {
+	ID        string       `json:"id"` // Session-ID (RFC 7989)
+	Direction string       `json:"direction"`
+	State     State        `json:"state"`
+	From      devices.AOR  `json:"from"`
+	To        devices.AOR  `json:"to"`
+	Peer      string       `json:"peer,omitempty"` // slug of the device at the other end
+	Branches  []BranchInfo `json:"branches,omitempty"`
+	Started   time.Time    `json:"started"`
+	Answered  time.Time    `json:"answered,omitzero"`
+	Ended     time.Time    `json:"ended,omitzero"`
+	Code      int          `json:"code,omitempty"`   // final SIP status
+	Reason    string       `json:"reason,omitempty"` // in plain words
+	Missed    bool         `json:"missed,omitempty"`
+	Media     []MediaState `json:"media,omitempty"`
+	Stats     LegStats     `json:"stats"`
+}

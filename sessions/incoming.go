@@ -1,0 +1,399 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"github.com/hallway-home/hallway/devices"
+)
+
+// verdict of the person, or of the owner's rule, on a ringing call.
+type verdict int
+
+const (
+	accept verdict = iota + 1
+	decline
+)
+
+// incoming is an INVITE that rings here.
+type incoming struct {
+	a        *Agent
+	req      *sip.Request
+	tx       *sip.ServerTx
+	verdicts chan verdict
+	done     chan ending
+
+	once sync.Once
+}
+
+// settle ends the ringing from outside, with the words of the call's ending.
+func (in *incoming) settle(e ending) {
+	select {
+	case in.done <- e:
+	default:
+	}
+}
+
+// final sends the final response, once.
+func (in *incoming) final(res *sip.Response) (sent bool) {
+	in.once.Do(func() {
+		if err := in.tx.Respond(res); err != nil {
+			in.a.log.Warn("cannot answer", "err", err)
+			return
+		}
+		sent = true
+	})
+	return sent
+}
+
+// onRequest is called by the transaction layer, in a goroutine for each request; the
+// gate has kept the order of one dialog.
+func (a *Agent) onRequest(req *sip.Request, tx *sip.ServerTx) {
+	a.gate.leave(req, req.Source(), req.CallID())
+	if err := validate(req); err != nil {
+		a.refuse(req, tx, err)
+		return
+	}
+	peer, ok := a.cfg.Flows.PeerByAddr(req.Source())
+	if !ok {
+		a.refuse(req, tx, refusal{statusForbidden, "Forbidden"})
+		return
+	}
+	switch req.Method {
+	case sip.INVITE:
+		if _, inDialog := req.To().Params.Get("tag"); inDialog {
+			a.reinvite(req, tx, peer)
+			return
+		}
+		a.onInvite(req, tx, peer)
+	case sip.ACK:
+		a.onAck(req, peer)
+	case sip.BYE:
+		a.onBye(req, tx, peer)
+	case sip.CANCEL: // its INVITE is gone: the transaction layer takes the others
+		a.refuse(req, tx, refusal{statusNoCall, "Call/Transaction Does Not Exist"})
+	case sip.OPTIONS:
+		a.onOptions(req, tx)
+	}
+}
+
+func (a *Agent) refuse(req *sip.Request, tx *sip.ServerTx, err error) {
+	if req.Method == sip.ACK {
+		return // is never answered
+	}
+	code, phrase := statusOf(err)
+	res := sip.NewResponseFromRequest(req, code, phrase, nil)
+	decorate(res, req)
+	if err := tx.Respond(res); err != nil {
+		a.log.Debug("cannot refuse", "err", err)
+	}
+	a.gate.free(branchOf(req.Via()))
+}
+
+// mayClaim checks that the From of a request is an AOR that the TLS peer may speak for.
+func (a *Agent) mayClaim(req *sip.Request, peer devices.NodeID) (devices.Device, error) {
+	d, ok := a.cfg.Resolver().Device(peer)
+	if !ok {
+		return d, refusal{statusForbidden, "Forbidden"}
+	}
+	from := req.From().Address
+	if from.Scheme != "sip" || from.User != d.AOR.Slug || !strings.EqualFold(from.Host, d.AOR.Home.Domain()) { // check: From against TLS peer
+		a.log.Warn("a member spoke in another name", "peer", peer, "from", from.String())
+		return d, refusal{statusForbidden, "Forbidden"}
+	}
+	return d, nil
+}
+
+// isForUs reports whether a name means this device: its own, or a room, group or person
+// that it belongs to.
+func (a *Agent) isForUs(u sip.Uri, self devices.Device) (devices.AOR, bool) {
+	if !strings.EqualFold(u.Host, self.AOR.Home.Domain()) {
+		return devices.AOR{}, false
+	}
+	r, ok := a.cfg.Resolver().Resolve(u.User)
+	return r.AOR, ok && slices.ContainsFunc(r.Devices, func(d devices.Device) bool { return d.Node == self.Node })
+}
+
+// screen decides, before anything rings or opens, whether an INVITE may come through.
+func (a *Agent) screen(req *sip.Request, peer devices.NodeID) (self, caller devices.Device, to devices.AOR, err error) {
+	if self, err = a.self(); err != nil {
+		return self, caller, to, refusal{statusNotFound, "Not Found"}
+	}
+	if caller, err = a.mayClaim(req, peer); err != nil {
+		return self, caller, to, err
+	}
+	to, ok := a.isForUs(req.Recipient, self)
+	if !ok {
+		return self, caller, to, ErrUnknown
+	}
+	if !a.mayInvite(peer) {
+		return self, caller, to, refusal{sip.StatusServiceUnavailable, "Too Many Calls"}
+	}
+	if a.cfg.Policy != nil {
+		if err := a.cfg.Policy.MayCall(caller, to.Slug); err != nil {
+			return self, caller, to, refusal{statusForbidden, err.Error()}
+		}
+	}
+	if n := max(1, a.cfg.Behaviour.MaxCalls); len(a.live()) >= n {
+		return self, caller, to, refusal{statusBusy, "Busy Here"}
+	}
+	return self, caller, to, nil
+}
+
+func (a *Agent) onInvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
+	self, caller, to, err := a.screen(req, peer)
+	if err != nil {
+		a.refuse(req, tx, err)
+		return
+	}
+	id := sessionOf(req)
+	if id == "" {
+		id = token(16)
+	}
+	c := a.newCall(id, "in", StateIncoming, caller.AOR, to)
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: id, Remote: caller.Slug, Capabilities: a.cfg.Capability, Logger: a.log})
+	if err != nil {
+		a.refuse(req, tx, err)
+		return
+	}
+	// The answer is made before anything rings: what cannot work is refused unheard, and
+	// accepting costs no time. It opens no camera and no microphone.
+	answer, err := leg.Answer(c.ctx, req.Body())
+	if err == nil {
+		err = a.add(c)
+	}
+	if err != nil {
+		_ = leg.Close()
+		a.refuse(req, tx, err)
+		return
+	}
+	d := &dialog{
+		peer: peer, device: caller, callID: req.CallID().Value(), localTag: token(8), session: token(16), remoteSession: id,
+		local: req.To().Address, localName: self.Name, remote: req.From().Address, target: req.From().Address,
+		remoteSeq: req.CSeq().SeqNo, leg: leg, invite: req,
+	}
+	d.remoteTag, _ = req.From().Params.Get("tag")
+	if ct := req.Contact(); ct != nil {
+		d.target = *ct.Address.Clone()
+	}
+	in := &incoming{a: a, req: req, tx: tx, verdicts: make(chan verdict, 1), done: make(chan ending, 1)}
+	c.mu.Lock()
+	c.dialog, c.incoming, c.info.Peer = d, in, caller.Slug
+	c.mu.Unlock()
+	a.mu.Lock()
+	a.dialogs[d.key()] = c
+	a.mu.Unlock()
+	if !a.spawn(func() { c.ringHere(in, self, d, answer) }) {
+		c.finish(ending{code: sip.StatusServiceUnavailable, words: "This device is stopping."})
+		a.refuse(req, tx, refusal{sip.StatusServiceUnavailable, "Service Unavailable"})
+	}
+}
+
+// ringHere rings until a person, the owner's rule, the caller or time decides.
+func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []byte) {
+	a := c.a
+	defer a.gate.free(branchOf(in.req.Via()))
+	cancelled := make(chan *sip.Request, 1)
+	in.tx.OnCancel(func(r *sip.Request) { cancelled <- r })
+	a.tell(c.Info())
+	if a.cfg.AutoAnswer {
+		in.verdicts <- accept
+	} else if err := in.tx.Respond(c.response(in.req, d, self, sip.StatusRinging, "Ringing")); err != nil {
+		a.log.Warn("cannot ring", "err", err)
+	}
+	ring := a.cfg.Behaviour.RingTimeout
+	if ring <= 0 {
+		ring = defaultRing
+	}
+	timer := time.NewTimer(ring)
+	defer timer.Stop()
+	select {
+	case v := <-in.verdicts:
+		if v == decline {
+			c.refuseHere(in, d, self, statusDecline, "Decline", "Declined here.", false)
+			return
+		}
+		c.acceptHere(in, self, d, answer)
+	case r := <-cancelled:
+		in.once.Do(func() {}) // the transaction layer has sent 487
+		words, missed := d.device.Name+" gave up calling.", true
+		if h := r.GetHeader("Reason"); h != nil && strings.Contains(h.Value(), "cause=200") {
+			words, missed = "Answered on another device.", false
+		}
+		c.finish(ending{code: statusCancelled, words: words, missed: missed})
+	case <-in.tx.Done():
+		c.finish(ending{code: sip.StatusServiceUnavailable, words: "The connection to " + d.device.Name + " was lost.", missed: true})
+	case <-timer.C:
+		c.refuseHere(in, d, self, statusUnavailable, "Temporarily Unavailable", "Nobody answered here.", true)
+	case e := <-in.done:
+		in.final(c.response(in.req, d, self, sip.StatusServiceUnavailable, e.words))
+	}
+}
+
+func (c *Call) refuseHere(in *incoming, d *dialog, self devices.Device, code int, phrase, words string, missed bool) {
+	in.final(c.response(in.req, d, self, code, phrase))
+	c.finish(ending{code: code, words: words, missed: missed})
+}
+
+// acceptHere sends the 200 and opens the media: only now camera and microphone.
+func (c *Call) acceptHere(in *incoming, self devices.Device, d *dialog, answer []byte) {
+	res := c.response(in.req, d, self, statusOK, "OK")
+	setSDP(res, answer)
+	if !c.establish(d) {
+		return
+	}
+	if !in.final(res) {
+		c.finish(ending{code: sip.StatusServiceUnavailable, words: "The connection to " + d.device.Name + " was lost."})
+		return
+	}
+	d.confirmed = true
+	c.open(d)
+}
+
+func (c *Call) response(req *sip.Request, d *dialog, self devices.Device, code int, phrase string) *sip.Response {
+	res := sip.NewResponseFromRequest(req, code, phrase, nil)
+	if to := res.To(); to != nil {
+		to.Params.Add("tag", d.localTag)
+	}
+	res.AppendHeader(sessionHeader(d.session, d.remoteSession))
+	if code < 300 {
+		res.AppendHeader(c.a.contact(self))
+	}
+	return res
+}
+
+// decide hands a person's verdict to the ringing call.
+func (c *Call) decide(v verdict) error {
+	c.mu.Lock()
+	in, ringing := c.incoming, c.info.State == StateIncoming
+	c.mu.Unlock()
+	if in == nil || !ringing {
+		return ErrNotRinging
+	}
+	select {
+	case in.verdicts <- v:
+		return nil
+	default:
+		return ErrNotRinging
+	}
+}
+
+// find returns the dialog that a request of peer belongs to.
+func (a *Agent) find(req *sip.Request, peer devices.NodeID) (*Call, *dialog, error) {
+	tag, _ := req.To().Params.Get("tag")
+	remote, _ := req.From().Params.Get("tag")
+	a.mu.Lock()
+	c := a.dialogs[dialogKey{req.CallID().Value(), tag}]
+	a.mu.Unlock()
+	if c == nil {
+		return nil, nil, refusal{statusNoCall, "Call/Transaction Does Not Exist"}
+	}
+	c.mu.Lock()
+	d := c.dialog
+	c.mu.Unlock()
+	if d == nil || d.peer != peer || d.remoteTag != remote {
+		return nil, nil, refusal{statusNoCall, "Call/Transaction Does Not Exist"}
+	}
+	return c, d, nil
+}
+
+func (a *Agent) onAck(req *sip.Request, peer devices.NodeID) {
+	if c, d, err := a.find(req, peer); err == nil {
+		c.mu.Lock()
+		d.confirmed = true
+		c.mu.Unlock()
+	}
+}
+
+func (a *Agent) onBye(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
+	c, d, err := a.find(req, peer)
+	if err != nil {
+		a.refuse(req, tx, err)
+		return
+	}
+	if err := tx.Respond(sip.NewResponseFromRequest(req, statusOK, "OK", nil)); err != nil {
+		a.log.Debug("cannot confirm the end of a call", "err", err)
+	}
+	words := d.device.Name + " hung up."
+	if h := req.GetHeader("Reason"); h != nil && strings.Contains(h.Value(), elsewhere) {
+		words = "Answered on another device."
+	}
+	c.finish(ending{code: statusOK, words: words})
+}
+
+// reinvite answers a changed offer with what the leg can do (RFC 3261 section 14.2).
+func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
+	c, d, err := a.find(req, peer)
+	if err != nil {
+		a.refuse(req, tx, err)
+		return
+	}
+	self, err := a.self()
+	if err != nil {
+		a.refuse(req, tx, err)
+		return
+	}
+	c.mu.Lock()
+	stale := req.CSeq().SeqNo <= d.remoteSeq
+	if !stale {
+		d.remoteSeq = req.CSeq().SeqNo
+	}
+	c.mu.Unlock()
+	if stale {
+		a.refuse(req, tx, refusal{500, "CSeq Out Of Order"})
+		return
+	}
+	answer, err := d.leg.Answer(c.ctx, req.Body())
+	if err != nil {
+		a.refuse(req, tx, ErrNoCommonCodec) // the session goes on unchanged
+		return
+	}
+	res := c.response(req, d, self, statusOK, "OK")
+	setSDP(res, answer)
+	if err := tx.Respond(res); err != nil {
+		a.log.Debug("cannot answer a re-INVITE", "err", err)
+	}
+	a.gate.free(branchOf(req.Via()))
+}
+
+func (a *Agent) onOptions(req *sip.Request, tx *sip.ServerTx) {
+	res := sip.NewResponseFromRequest(req, statusOK, "OK", nil)
+	res.AppendHeader(sip.NewHeader("Allow", strings.Join(methods(), ", ")))
+	res.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
+	if err := tx.Respond(res); err != nil {
+		a.log.Debug("cannot answer OPTIONS", "err", err)
+	}
+}
+
+// Options asks a member whether its SIP side lives (RFC 3261 section 11) and says how
+// long the answer took.
+func (a *Agent) Options(ctx context.Context, node devices.NodeID) (time.Duration, error) {
+	self, err := a.self()
+	if err != nil {
+		return 0, err
+	}
+	d, ok := a.cfg.Resolver().Device(node)
+	if !ok {
+		return 0, ErrUnknown
+	}
+	if err := a.cfg.Flows.EnsureSIP(ctx, node); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	dlg := &dialog{peer: node, callID: token(16), localTag: token(8), local: uri(self.AOR), remote: uri(d.AOR), target: uri(d.AOR)}
+	res, err := a.roundTrip(ctx, a.request(sip.OPTIONS, dlg, 1))
+	if err != nil {
+		return 0, errors.Join(fmt.Errorf("%s did not answer", d.Name), err)
+	}
+	if res.StatusCode != statusOK {
+		return 0, fmt.Errorf("%s answered with SIP status %d", d.Name, res.StatusCode)
+	}
+	return time.Since(start), nil
+}

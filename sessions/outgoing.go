@@ -1,0 +1,296 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/profiles"
+)
+
+// branch is one device that a call tries.
+type branch struct {
+	device devices.Device
+	match  profiles.MatchResult
+}
+
+// Call rings every capable device behind a name: one INVITE each, with its own offer,
+// under one Session-ID. The first to accept wins.
+func (a *Agent) Call(target string, opt CallOptions) (*Call, error) {
+	self, err := a.self()
+	if err != nil {
+		return nil, err
+	}
+	slug := devices.Slug(target)
+	res, ok := a.cfg.Resolver().Resolve(slug)
+	if !ok {
+		return nil, fmt.Errorf("%q: %w; `hallway devices` and `hallway rooms` list what there is", target, ErrUnknown)
+	}
+	others := slices.DeleteFunc(slices.Clone(res.Devices), func(d devices.Device) bool { return d.Node == a.cfg.Self })
+	if len(others) == 0 {
+		return nil, fmt.Errorf("%q: %w", target, ErrAlone)
+	}
+	c := a.newCall(token(16), "out", StateCalling, self.AOR, res.AOR)
+	if err := a.add(c); err != nil {
+		return nil, err
+	}
+	mine := a.cfg.Capability
+	if !opt.Video {
+		mine.Video = profiles.Medium{Direction: profiles.Inactive}
+	}
+	branches := choose(mine, others)
+	for _, b := range branches {
+		c.info.Branches = append(c.info.Branches, BranchInfo{Device: b.device.Slug, Name: b.device.Name, State: string(StateCalling)})
+	}
+	a.tell(c.Info())
+	if !a.spawn(func() { c.ring(self, res.Name, branches) }) {
+		c.finish(ending{code: sip.StatusServiceUnavailable, words: "This device is stopping."})
+	}
+	return c, nil
+}
+
+// choose picks who rings: every device that shares sound or picture with the caller. If
+// none does all are kept, so that each says why not.
+func choose(mine profiles.Capabilities, all []devices.Device) []*branch {
+	var fit, rest []*branch
+	for _, d := range all {
+		m, err := profiles.Match(mine, d.Capabilities)
+		b := &branch{device: d, match: m}
+		if err != nil {
+			rest = append(rest, b)
+		} else {
+			fit = append(fit, b)
+		}
+	}
+	if len(fit) == 0 {
+		fit = rest
+	}
+	return fit[:min(len(fit), maxBranches)]
+}
+
+// outcome of one branch.
+type outcome struct {
+	code int
+	err  error
+}
+
+// ring runs all branches and settles the call when none was accepted.
+func (c *Call) ring(self devices.Device, name string, branches []*branch) {
+	ctx, cancel := context.WithTimeout(c.ctx, callerPatience)
+	defer cancel()
+	results := make(chan outcome, len(branches))
+	for i, b := range branches {
+		go func() {
+			o := c.try(ctx, self, i, b)
+			if o.code != statusOK {
+				c.branchState(i, words(o.code, b.device.Name), o.code)
+			}
+			results <- o
+		}()
+	}
+	best := outcome{}
+	for range branches {
+		o := <-results
+		if o.code == statusOK {
+			cancel() // the others stop ringing
+			best = o
+		}
+		if best.code == 0 || best.code != statusOK && rank(o.code) < rank(best.code) {
+			best = o
+		}
+	}
+	if best.code != statusOK {
+		if len(branches) == 1 {
+			name = branches[0].device.Name
+		}
+		c.finish(ending{code: best.code, words: words(best.code, name)})
+	}
+}
+
+func (c *Call) branchState(i int, state string, code int) {
+	c.change(func(info *CallInfo) {
+		info.Branches[i].State, info.Branches[i].Code = state, code
+		if state == string(StateRinging) && info.State == StateCalling {
+			info.State = StateRinging
+		}
+	})
+}
+
+// try takes one branch from its INVITE to the end of its ringing.
+func (c *Call) try(ctx context.Context, self devices.Device, i int, b *branch) outcome {
+	a := c.a
+	if b.match.Empty() {
+		return outcome{code: statusNotAccept, err: ErrNoCommonCodec}
+	}
+	if err := a.cfg.Flows.EnsureSIP(ctx, b.device.Node); err != nil {
+		if ctx.Err() != nil {
+			return outcome{code: statusCancelled, err: ctx.Err()}
+		}
+		return outcome{code: sip.StatusServiceUnavailable, err: err}
+	}
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: b.device.Slug, Capabilities: b.match.Caller(), Logger: a.log})
+	if err != nil {
+		return outcome{code: 500, err: err}
+	}
+	d := c.newDialog(self, b, leg)
+	offer, err := leg.Offer(ctx)
+	if err != nil {
+		_ = leg.Close()
+		return outcome{code: 500, err: err}
+	}
+	o, won := c.invite(ctx, i, d, offer)
+	if !won {
+		_ = leg.Close()
+	}
+	return o
+}
+
+func (c *Call) newDialog(self devices.Device, b *branch, leg Leg) *dialog {
+	return &dialog{
+		peer: b.device.Node, device: b.device, callID: token(16), localTag: token(8), session: c.id, localSeq: 1,
+		local: uri(self.AOR), localName: self.Name, remote: uri(c.info.To), target: uri(c.info.To), leg: leg,
+	}
+}
+
+// invite runs the INVITE transaction (RFC 3261 section 13.2).
+func (c *Call) invite(ctx context.Context, i int, d *dialog, offer []byte) (outcome, bool) {
+	a := c.a
+	req := a.request(sip.INVITE, d, d.localSeq)
+	if self, err := a.self(); err == nil {
+		req.AppendHeader(a.contact(self))
+	}
+	setSDP(req, offer)
+	d.invite = req
+	br := branchOf(req.Via())
+	a.gate.own(br, req.Destination())
+	defer a.gate.free(br)
+	tx, err := a.txl.Request(context.Background(), req)
+	if err != nil {
+		return outcome{code: sip.StatusServiceUnavailable, err: err}, false
+	}
+	defer tx.Terminate()
+	stop, cancelled, provisional := ctx.Done(), false, false
+	for {
+		select {
+		case res := <-tx.Responses():
+			a.gate.leave(res, res.Source(), res.CallID())
+			switch {
+			case res.IsProvisional():
+				provisional = true
+				if res.StatusCode == sip.StatusRinging {
+					c.branchState(i, string(StateRinging), 0)
+				}
+				if cancelled {
+					a.cancelInvite(c, d)
+				}
+			case res.IsSuccess():
+				return c.accepted(i, d, res)
+			default:
+				if cancelled {
+					return outcome{code: c.cancelCode(ctx)}, false
+				}
+				return outcome{code: res.StatusCode}, false
+			}
+		case <-tx.Done():
+			return outcome{code: sip.StatusServiceUnavailable, err: errors.Join(errNoDial, tx.Err())}, false
+		case <-stop:
+			stop, cancelled = nil, true
+			if provisional {
+				a.cancelInvite(c, d)
+			}
+			// RFC 3261 section 9.1: wait for the 487, but not for ever.
+			t := time.AfterFunc(5*time.Second, tx.Terminate)
+			defer t.Stop()
+		}
+	}
+}
+
+// cancelCode tells a caller's own end from patience run out.
+func (c *Call) cancelCode(ctx context.Context) int {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return statusUnavailable
+	}
+	return statusCancelled
+}
+
+// cancelInvite is RFC 3261 section 9.1, with the reason of RFC 3326 if another device
+// was quicker.
+func (a *Agent) cancelInvite(c *Call, d *dialog) {
+	inv := d.invite
+	req := sip.NewRequest(sip.CANCEL, *inv.Recipient.Clone())
+	req.AppendHeader(inv.Via().Clone())
+	for _, h := range []string{"Max-Forwards", "From", "To", "Call-ID"} {
+		req.AppendHeader(sip.HeaderClone(inv.GetHeader(h)))
+	}
+	req.AppendHeader(&sip.CSeqHeader{SeqNo: inv.CSeq().SeqNo, MethodName: sip.CANCEL})
+	c.mu.Lock()
+	won := c.dialog != nil && c.dialog != d
+	c.mu.Unlock()
+	if won {
+		req.AppendHeader(reasonHeader(statusOK, elsewhere))
+	}
+	req.SetBody(nil)
+	req.SetTransport("TLS")
+	req.SetDestination(inv.Destination())
+	a.spawn(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+		defer cancel()
+		tx, err := a.txl.Request(ctx, req)
+		if err != nil {
+			return
+		}
+		defer tx.Terminate()
+		select {
+		case res := <-tx.Responses():
+			a.gate.leave(res, res.Source(), res.CallID())
+		case <-tx.Done():
+		case <-ctx.Done():
+		}
+	})
+}
+
+// accepted handles a 2xx: ACK always; the first one becomes the call, a later one is
+// ended at once with the reason.
+func (c *Call) accepted(i int, d *dialog, res *sip.Response) (outcome, bool) {
+	a := c.a
+	if t := res.To(); t != nil {
+		d.remoteTag, _ = t.Params.Get("tag")
+	}
+	d.remoteSession = sessionOf(res)
+	if ct := res.Contact(); ct != nil {
+		d.target = *ct.Address.Clone()
+	}
+	a.ack(d)
+	if !c.establish(d) {
+		a.spawn(func() { a.bye(d, reasonHeader(statusOK, elsewhere)) })
+		return outcome{code: statusCancelled}, false
+	}
+	d.confirmed = true
+	c.branchState(i, "answered", 0)
+	c.change(func(info *CallInfo) {
+		for j := range info.Branches {
+			if j != i && info.Branches[j].Code == 0 {
+				info.Branches[j].State = elsewhere
+			}
+		}
+	})
+	if err := d.leg.SetAnswer(c.ctx, res.Body()); err != nil {
+		c.finish(ending{code: statusNotAccept, words: "The answer of " + d.device.Name + " could not be used: " + err.Error() + ".", bye: true})
+		return outcome{code: statusOK}, true
+	}
+	c.open(d)
+	return outcome{code: statusOK}, true
+}
+
+// ack confirms a 2xx end to end (RFC 3261 section 13.2.2.4).
+func (a *Agent) ack(d *dialog) {
+	req := a.request(sip.ACK, d, d.invite.CSeq().SeqNo)
+	if err := a.tpl.WriteMsg(req); err != nil {
+		a.log.Warn("cannot confirm the call", "peer", d.device.Slug, "err", err)
+	}
+}
