@@ -40,5 +40,5 @@ type Sink interface {
 // the last one.
 type Endpoint interface {
 	OpenSource(ctx context.Context) (Source, func(), error) // nil source: the device sends nothing
-	OpenSink(ctx context.Context, call, remote string) (Sink, error)
+	OpenSink(ctx context.Context, call, remote string, media []MediaState) (Sink, error)
 }

@@ -1,0 +1,136 @@
+package profiles
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/goccy/go-yaml"
+)
+
+//go:embed data/*.yaml
+var embedded embed.FS
+
+// PipelineKind says which end of the media a pipeline is.
+type PipelineKind string
+
+// The two ends.
+const (
+	SourcePipeline PipelineKind = "source"
+	SinkPipeline   PipelineKind = "sink"
+)
+
+// Pipeline is a program that makes or takes media. Commands come from profiles and files
+// on disk only, never from the API. The words {{.VideoPort}}, {{.AudioPort}} (a source
+// sends RTP there, on 127.0.0.1) and {{.SDP}} (a file that tells a sink where RTP comes)
+// are filled in.
+type Pipeline struct {
+	Name    string       `yaml:"name" json:"name"`
+	Kind    PipelineKind `yaml:"kind" json:"kind"`
+	About   string       `yaml:"about" json:"about"`
+	Command []string     `yaml:"command" json:"command"`
+	Video   *Codec       `yaml:"video,omitempty" json:"video,omitempty"` // what a source sends
+	Audio   *Codec       `yaml:"audio,omitempty" json:"audio,omitempty"`
+}
+
+// Profile is a class of device.
+type Profile struct {
+	Class        string       `yaml:"class" json:"class"`
+	Title        string       `yaml:"title" json:"title"`
+	Capabilities Capabilities `yaml:"capabilities" json:"capabilities"`
+	Behaviour    Behaviour    `yaml:"behaviour" json:"behaviour"`
+	Pipelines    []Pipeline   `yaml:"pipelines" json:"pipelines"`
+}
+
+// Parse reads a profile strictly: an unknown key, a wrong type or a value that makes no
+// sense is an error that names file, line and column.
+func Parse(file string, data []byte) (Profile, error) {
+	var p Profile
+	dec := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict())
+	if err := dec.Decode(&p); err != nil {
+		return Profile{}, fmt.Errorf("%s: %s", file, yaml.FormatError(err, false, true))
+	}
+	if err := p.check(); err != nil {
+		return Profile{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return p, nil
+}
+
+func (p Profile) check() error {
+	if p.Class == "" || p.Title == "" {
+		return fmt.Errorf("a profile needs class and title")
+	}
+	for name, m := range map[string]Medium{"audio": p.Capabilities.Audio, "video": p.Capabilities.Video} {
+		if !slices.Contains([]Direction{SendRecv, SendOnly, RecvOnly, Inactive}, m.Direction) {
+			return fmt.Errorf("%s: direction %q is none of sendrecv, sendonly, recvonly, inactive", name, m.Direction)
+		}
+		if !m.Direction.none() && len(m.Codecs) == 0 {
+			return fmt.Errorf("%s: %s needs at least one codec", name, m.Direction)
+		}
+	}
+	if p.Behaviour.RingTimeout < time.Second || p.Behaviour.MaxCalls < 1 {
+		return fmt.Errorf("behaviour: ring-timeout must be at least 1s and max-calls at least 1")
+	}
+	for _, l := range p.Pipelines {
+		if l.Name == "" || len(l.Command) == 0 || l.Kind != SourcePipeline && l.Kind != SinkPipeline {
+			return fmt.Errorf("pipeline %q needs a name, a kind (source or sink) and a command", l.Name)
+		}
+	}
+	return nil
+}
+
+// All returns the embedded profiles, by class.
+func All() ([]Profile, error) {
+	files, err := fs.Glob(embedded, "data/*.yaml")
+	if err != nil {
+		return nil, err
+	}
+	var out []Profile
+	for _, f := range files {
+		data, err := embedded.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		p, err := Parse(path.Base(f), data)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b Profile) int { return bytes.Compare([]byte(a.Class), []byte(b.Class)) })
+	return out, nil
+}
+
+// ForClass returns one embedded profile.
+func ForClass(class string) (Profile, error) {
+	all, err := All()
+	if err != nil {
+		return Profile{}, err
+	}
+	var names []string
+	for _, p := range all {
+		if p.Class == class {
+			return p, nil
+		}
+		names = append(names, p.Class)
+	}
+	return Profile{}, fmt.Errorf("there is no profile for class %q; the classes are %v", class, names)
+}
+
+// Pipeline finds a pipeline of the profile by name.
+func (p Profile) Pipeline(kind PipelineKind, name string) (Pipeline, error) {
+	var names []string
+	for _, l := range p.Pipelines {
+		if l.Kind == kind {
+			if l.Name == name {
+				return l, nil
+			}
+			names = append(names, l.Name)
+		}
+	}
+	return Pipeline{}, fmt.Errorf("class %s has no %s pipeline %q; it has %v", p.Class, kind, name, names)
+}

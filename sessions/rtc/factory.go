@@ -1,0 +1,168 @@
+// Package rtc owns the media leg between members: ICE, DTLS-SRTP and RTP by pion, host
+// candidates only, no STUN or TURN server. Its Factory implements sessions.Media.
+//
+// pion's directions ratchet down for good, so pion stays at sendrecv: this package writes
+// the direction lines of the SDP itself and gates its writers by what was agreed.
+// A Leg's methods are called one after the other, Close from anywhere; nothing is
+// opened before Start.
+package rtc
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pion/dtls/v3"
+	"github.com/pion/ice/v4"
+	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/nack"
+	"github.com/pion/interceptor/pkg/report"
+	"github.com/pion/logging"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/hallway-home/hallway/profiles"
+	"github.com/hallway-home/hallway/sessions"
+)
+
+const (
+	// iceFailed: a pair that was not heard for this long is gone (decisions: 15 s).
+	iceFailed = 15 * time.Second
+	// iceKeepalive also keeps consent fresh (RFC 7675).
+	iceKeepalive = 2 * time.Second
+)
+
+// Config of a Factory. Endpoint is required.
+type Config struct {
+	Endpoint   sessions.Endpoint
+	Interfaces []string // names; empty means all usable ones, without loopback
+	Logger     *slog.Logger
+}
+
+// Factory makes legs. It builds its machinery with the first one, so an idle agent
+// stays small. Safe for concurrent use.
+type Factory struct {
+	cfg  Config
+	once sync.Once
+	api  *webrtc.API
+	cert webrtc.Certificate
+	err  error
+}
+
+// New makes a factory.
+func New(cfg Config) *Factory {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Factory{cfg: cfg}
+}
+
+// NewLeg implements sessions.Media.
+func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
+	f.once.Do(f.build)
+	if f.err != nil {
+		return nil, f.err
+	}
+	pc, err := f.api.NewPeerConnection(webrtc.Configuration{
+		Certificates: []webrtc.Certificate{f.cert}, BundlePolicy: webrtc.BundlePolicyMaxBundle, RTCPMuxPolicy: webrtc.RTCPMuxPolicyRequire,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+	}
+	return newLeg(f, pc, cfg), nil
+}
+
+// payload types are fixed, so that both sides agree without surprises; RFC 3551 names
+// those of G.711 and G.722.
+func codecTable() []webrtc.RTPCodecParameters {
+	fb := []webrtc.RTCPFeedback{{Type: "nack"}, {Type: "nack", Parameter: "pli"}, {Type: "ccm", Parameter: "fir"}}
+	c := func(mime string, rate uint32, ch uint16, fmtp string, pt webrtc.PayloadType, fb []webrtc.RTCPFeedback) webrtc.RTPCodecParameters {
+		return webrtc.RTPCodecParameters{RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: mime, ClockRate: rate, Channels: ch, SDPFmtpLine: fmtp, RTCPFeedback: fb}, PayloadType: pt}
+	}
+	return []webrtc.RTPCodecParameters{
+		c(webrtc.MimeTypeOpus, 48000, 2, "minptime=10;useinbandfec=1", 111, nil),
+		c(webrtc.MimeTypeG722, 8000, 0, "", 9, nil),
+		c(webrtc.MimeTypePCMU, 8000, 0, "", 0, nil),
+		c(webrtc.MimeTypePCMA, 8000, 0, "", 8, nil),
+		c(webrtc.MimeTypeH264, 90000, 0, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f", 102, fb),
+		c(webrtc.MimeTypeVP8, 90000, 0, "", 96, fb),
+	}
+}
+
+func kindOf(mime string) webrtc.RTPCodecType {
+	if strings.HasPrefix(mime, "video/") {
+		return webrtc.RTPCodecTypeVideo
+	}
+	return webrtc.RTPCodecTypeAudio
+}
+
+// named finds the table's entries for a profile's codecs, in the profile's order.
+func named(codecs []profiles.Codec) []webrtc.RTPCodecParameters {
+	var out []webrtc.RTPCodecParameters
+	for _, c := range codecs {
+		for _, t := range codecTable() {
+			_, name, _ := strings.Cut(t.MimeType, "/")
+			if strings.EqualFold(name, c.Name) {
+				out = append(out, t)
+			}
+		}
+	}
+	return out
+}
+
+func (f *Factory) build() {
+	m := &webrtc.MediaEngine{}
+	for _, c := range codecTable() {
+		if f.err = m.RegisterCodec(c, kindOf(c.MimeType)); f.err != nil {
+			return
+		}
+	}
+	reg := &interceptor.Registry{}
+	generator, err1 := nack.NewGeneratorInterceptor()
+	responder, err2 := nack.NewResponderInterceptor()
+	sender, err3 := report.NewSenderInterceptor()
+	receiver, err4 := report.NewReceiverInterceptor()
+	for _, err := range []error{err1, err2, err3, err4} {
+		if err != nil {
+			f.err = err
+			return
+		}
+	}
+	for _, x := range []interceptor.Factory{generator, responder, sender, receiver} {
+		reg.Add(x)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err == nil {
+		var cert *webrtc.Certificate
+		if cert, err = webrtc.GenerateCertificate(key); err == nil {
+			f.cert = *cert
+		}
+	}
+	if err != nil {
+		f.err = err
+		return
+	}
+	f.api = webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithInterceptorRegistry(reg), webrtc.WithSettingEngine(f.settings()))
+}
+
+func (f *Factory) settings() webrtc.SettingEngine {
+	s := webrtc.SettingEngine{LoggerFactory: &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}}
+	s.SetICETimeouts(5*time.Second, iceFailed, iceKeepalive)
+	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled) // our own engine resolves .local
+	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+	s.SetHostAcceptanceMinWait(0)
+	only := map[string]bool{}
+	for _, i := range f.cfg.Interfaces {
+		only[i] = true
+	}
+	if len(only) > 0 {
+		s.SetInterfaceFilter(func(name string) bool { return only[name] })
+	}
+	s.SetIncludeLoopbackCandidate(only["lo"])
+	return s
+}
