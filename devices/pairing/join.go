@@ -1,0 +1,192 @@
+package pairing
+
+import (
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/trust"
+)
+
+const pendingKey = "pending"
+
+// Pending is what a joining device keeps from the moment it agreed until it has the
+// roster: enough to ask again after a crash.
+type Pending struct {
+	Invitation Invitation `cbor:"1,keyasint"`
+	Owner      []byte     `cbor:"2,keyasint"` // compressed key of the node that admits
+	Addr       string     `cbor:"3,keyasint"` // where it was
+}
+
+// LoadPending finds an unfinished joining; nil if there is none.
+func LoadPending(store *devices.Store) (*Pending, error) {
+	var b []byte
+	if err := store.View(func(tx devices.Tx) error { b = tx.Get(devices.BucketPairing, pendingKey); return nil }); err != nil || b == nil {
+		return nil, err
+	}
+	var p Pending
+	return &p, cbor.Unmarshal(b, &p)
+}
+
+func savePending(store *devices.Store, p Pending) error {
+	b, err := cbor.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return store.Update("pairing.pending", func(tx devices.Tx) error { return tx.Put(devices.BucketPairing, pendingKey, b) })
+}
+
+// ClearPending forgets an unfinished joining.
+func ClearPending(store *devices.Store) error {
+	return store.Update("pairing.joined", func(tx devices.Tx) error { return tx.Delete(devices.BucketPairing, pendingKey) })
+}
+
+// Owner is what the admitting side needs.
+type Owner struct {
+	Log  *trust.Log
+	Key  *ecdsa.PrivateKey
+	Name string // overrides what the device wants to be called
+	Room string
+	Role devices.Role
+}
+
+// Admit is the owner's half after the proof: it tells the device what it is about to
+// join, and when the device agrees the roster edit is the commit.
+func (l *Link) Admit(o Owner) (devices.Member, error) {
+	m, err := l.receive("about")
+	if err != nil {
+		return devices.Member{}, err
+	}
+	if m.About == nil {
+		return devices.Member{}, l.refuse(errShare)
+	}
+	r := o.Log.Roster()
+	if r == nil {
+		return devices.Member{}, l.refuse(trust.ErrNoHome)
+	}
+	inv := Invitation{Home: r.Home, HomeName: r.Name, Name: first(o.Name, m.About.Name, string(m.About.Class)), Room: first(o.Room, m.About.Room)}
+	if err := l.send(message{Kind: "home", Home: &inv}); err != nil {
+		return devices.Member{}, err
+	}
+	if _, err := l.receive("ready"); err != nil {
+		return devices.Member{}, err
+	}
+	member, err := o.Log.Admit(o.Key, trust.Candidate{
+		Key: devices.CompressedKey(l.Peer), Role: o.Role, Name: inv.Name, Room: inv.Room, Class: m.About.Class,
+	})
+	if err != nil {
+		return devices.Member{}, l.refuse(err)
+	}
+	// From here the device belongs, whether it hears so now or asks again later.
+	if err := l.sendRoster(o.Log); err != nil {
+		return member, nil
+	}
+	_, _ = l.receive("joined")
+	return member, nil
+}
+
+func first(words ...string) string {
+	for _, w := range words {
+		if w != "" {
+			return w
+		}
+	}
+	return ""
+}
+
+func (l *Link) sendRoster(log *trust.Log) error {
+	edits := log.Edits()
+	for len(edits) > 0 {
+		n := min(editsPerFrame, len(edits))
+		if err := l.send(message{Kind: "roster", Edits: edits[:n], More: n < len(edits)}); err != nil {
+			return err
+		}
+		edits = edits[n:]
+	}
+	return nil
+}
+
+// Joiner is what the joining side needs.
+type Joiner struct {
+	Store    *devices.Store
+	Log      *trust.Log
+	About    About
+	Addr     string                 // of the owner, to ask again
+	Identify func(Invitation) error // shows what is about to be joined; an error stops it
+}
+
+// Join is the device's half after the proof.
+func (l *Link) Join(j Joiner) error {
+	if j.Log.Roster() != nil {
+		return l.refuse(trust.ErrHomeExists)
+	}
+	if err := l.send(message{Kind: "about", About: &j.About}); err != nil {
+		return err
+	}
+	m, err := l.receive("home")
+	if err != nil {
+		return err
+	}
+	if m.Home == nil {
+		return l.refuse(errShare)
+	}
+	if err := j.Identify(*m.Home); err != nil {
+		return l.refuse(err)
+	}
+	if err := savePending(j.Store, Pending{*m.Home, devices.CompressedKey(l.Peer), j.Addr}); err != nil {
+		return l.refuse(err)
+	}
+	if err := l.send(message{Kind: "ready"}); err != nil {
+		return err
+	}
+	return l.takeRoster(j.Store, j.Log, m.Home.Home)
+}
+
+func (l *Link) takeRoster(store *devices.Store, log *trust.Log, home devices.HomeID) error {
+	var edits []trust.SignedEdit
+	for range maxEditFrames {
+		m, err := l.receive("roster")
+		if errors.Is(err, trust.ErrRemoved) || errors.Is(err, trust.ErrFull) || errors.Is(err, ErrClosed) {
+			return errors.Join(err, ClearPending(store)) // a clear no: do not ask again
+		}
+		if err != nil {
+			return err
+		}
+		edits = append(edits, m.Edits...)
+		if m.More {
+			continue
+		}
+		if err := log.Adopt(edits, home, devices.NodeIDOf(l.Self)); err != nil {
+			return err
+		}
+		_ = l.send(message{Kind: "joined"})
+		return ClearPending(store)
+	}
+	return errShare
+}
+
+// Resume asks an owner again after a crash: the TLS keys of both sides are the proof.
+func (l *Link) Resume(store *devices.Store, log *trust.Log, p Pending) error {
+	if string(devices.CompressedKey(l.Peer)) != string(p.Owner) {
+		return fmt.Errorf("%w: another device answers at %s", ErrAborted, p.Addr)
+	}
+	if err := l.send(message{Kind: "resume"}); err != nil {
+		return err
+	}
+	return l.takeRoster(store, log, p.Invitation.Home)
+}
+
+// AnswerResume is the owner's side of Resume; it follows First.
+func (l *Link) AnswerResume(log *trust.Log) error {
+	if !log.Roster().Has(devices.NodeIDOf(l.Peer)) {
+		return l.refuse(ErrClosed)
+	}
+	if err := l.sendRoster(log); err != nil {
+		return err
+	}
+	_, _ = l.receive("joined")
+	return nil
+}

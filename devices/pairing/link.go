@@ -1,0 +1,250 @@
+package pairing
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/trust"
+)
+
+const (
+	// maxFrame bounds one message; a long roster takes several.
+	maxFrame = 64 << 10
+	// editsPerFrame keeps a frame of edits well under it.
+	editsPerFrame = 64
+	// maxEditFrames bounds what a lying owner can make a device hold.
+	maxEditFrames = trust.MaxEdits/editsPerFrame + 1
+	version       = "hallway-pair/1"
+)
+
+// message is everything that travels on hallway-pair/1.
+type message struct {
+	Kind   string             `cbor:"1,keyasint"`
+	Error  string             `cbor:"2,keyasint,omitempty"`
+	Salt   []byte             `cbor:"3,keyasint,omitempty"`
+	Window []byte             `cbor:"4,keyasint,omitempty"`
+	Share  []byte             `cbor:"5,keyasint,omitempty"`
+	Tag    []byte             `cbor:"6,keyasint,omitempty"`
+	About  *About             `cbor:"7,keyasint,omitempty"`
+	Home   *Invitation        `cbor:"8,keyasint,omitempty"`
+	Edits  []trust.SignedEdit `cbor:"9,keyasint,omitempty"`
+	More   bool               `cbor:"10,keyasint,omitempty"`
+}
+
+// About is what the joining device says of itself.
+type About struct {
+	Class   devices.Class `cbor:"1,keyasint" json:"class"`
+	Name    string        `cbor:"2,keyasint" json:"name"`
+	Room    string        `cbor:"3,keyasint" json:"room"`
+	Version string        `cbor:"4,keyasint" json:"version"`
+}
+
+// Invitation is what the device is about to join, and as what.
+type Invitation struct {
+	Home     devices.HomeID `cbor:"1,keyasint" json:"home"`
+	HomeName string         `cbor:"2,keyasint" json:"home_name"`
+	Name     string         `cbor:"3,keyasint" json:"name"`
+	Room     string         `cbor:"4,keyasint" json:"room"`
+}
+
+// codes are the errors that may travel; their words are made at the receiving side.
+var codes = map[string]error{
+	"wrong-code": ErrWrongCode, "closed": ErrClosed, "guessing": ErrGuessing, "busy": ErrBusy,
+	"removed": trust.ErrRemoved, "full": trust.ErrFull, "not-owner": trust.ErrNotOwner, "no-home": trust.ErrNoHome, "home-exists": trust.ErrHomeExists,
+}
+
+// Link is one connection of ALPN hallway-pair/1.
+type Link struct {
+	conn   io.ReadWriter
+	stop   func()
+	binder []byte // TLS exporter
+	client bool
+	Self   *ecdsa.PublicKey
+	Peer   *ecdsa.PublicKey
+}
+
+// NewLink wraps a handshaken connection; client is whether we dialled. The exchange is
+// bounded in time. The caller closes the connection.
+func NewLink(ctx context.Context, conn *tls.Conn, self *ecdsa.PublicKey, client bool) (*Link, error) {
+	cs := conn.ConnectionState()
+	_, peer, err := trust.PeerID(cs)
+	if err != nil {
+		return nil, err
+	}
+	binder, err := cs.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32) // RFC 9266
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.SetDeadline(time.Now().Add(exchangeTime)); err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.NetConn().Close() })
+	return &Link{conn: conn, binder: binder, client: client, Self: self, Peer: peer, stop: func() { stop() }}, nil
+}
+
+// Done frees what NewLink took.
+func (l *Link) Done() { l.stop() }
+
+func (l *Link) send(m message) error {
+	b, err := cbor.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxFrame {
+		return errors.New("the pairing message is too large")
+	}
+	if _, err := l.conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)); err != nil {
+		return fmt.Errorf("%w (%v)", ErrAborted, err)
+	}
+	return nil
+}
+
+// receive reads a message of the wanted kind; an error that the other side sent comes
+// back as that error.
+func (l *Link) receive(kind string) (message, error) {
+	m, err := readMessage(l.conn)
+	switch {
+	case err != nil:
+		return m, err
+	case m.Kind == "error":
+		if e, ok := codes[m.Error]; ok {
+			return m, e
+		}
+		return m, fmt.Errorf("%w: the other side said %.80q", ErrAborted, m.Error)
+	case m.Kind != kind:
+		return m, errShare
+	}
+	return m, nil
+}
+
+func readMessage(r io.Reader) (message, error) {
+	var m message
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return m, fmt.Errorf("%w (%v)", ErrAborted, err)
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > maxFrame {
+		return m, errShare
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return m, fmt.Errorf("%w (%v)", ErrAborted, err)
+	}
+	if err := cbor.Unmarshal(b, &m); err != nil {
+		return m, errShare
+	}
+	return m, nil
+}
+
+// refuse tells the other side why, and returns the same error.
+func (l *Link) refuse(err error) error {
+	code := "failed"
+	for c, e := range codes {
+		if errors.Is(err, e) {
+			code = c
+		}
+	}
+	_ = l.send(message{Kind: "error", Error: code})
+	return err
+}
+
+// parties binds the exchange to both keys and to this TLS channel.
+func (l *Link) parties(prover, verifier *ecdsa.PublicKey, window []byte) Parties {
+	p, v := sha256.Sum256(devices.CompressedKey(prover)), sha256.Sum256(devices.CompressedKey(verifier))
+	ctx := append(append([]byte(version), l.binder...), window...)
+	return Parties{Prover: p[:], Verifier: v[:], Context: ctx}
+}
+
+// Prove shows the other side that this one knows the secret, and learns the same of it.
+func (l *Link) Prove(secret string) error {
+	if err := l.send(message{Kind: "hello"}); err != nil {
+		return err
+	}
+	m, err := l.receive("window")
+	if err != nil {
+		return err
+	}
+	if len(m.Salt) != saltLen {
+		return errShare
+	}
+	p, err := newProver(secret, m.Salt, l.parties(l.Self, l.Peer, m.Window))
+	if err != nil {
+		return err
+	}
+	if err := l.send(message{Kind: "share", Share: p.shareP}); err != nil {
+		return err
+	}
+	if m, err = l.receive("answer"); err != nil {
+		return err
+	}
+	tag, err := p.finish(m.Share, m.Tag)
+	if err != nil {
+		return l.refuse(err)
+	}
+	if err := l.send(message{Kind: "confirm", Tag: tag}); err != nil {
+		return err
+	}
+	_, err = l.receive("proved")
+	return err
+}
+
+// First reads what a client wants: "hello" to prove a code, "resume" after a crash.
+func (l *Link) First() (string, error) {
+	m, err := readMessage(l.conn)
+	if err != nil {
+		return "", err
+	}
+	return m.Kind, nil
+}
+
+// Verify takes a prover through an open window. On success the window is closed. It
+// follows First.
+func (l *Link) Verify(w *Window) error {
+	if w == nil {
+		return l.refuse(ErrClosed)
+	}
+	release, err := w.begin()
+	if err != nil {
+		return l.refuse(err)
+	}
+	defer release()
+	if err := l.send(message{Kind: "window", Salt: w.w.Salt, Window: w.w.ID}); err != nil {
+		return err
+	}
+	m, err := l.receive("share")
+	if err != nil {
+		return err
+	}
+	if err := w.attempt(); err != nil {
+		return l.refuse(err)
+	}
+	v := verifierWith(w.w.W0, w.w.L, randomScalar(), l.parties(l.Peer, l.Self, w.w.ID))
+	shareV, tag, err := v.answer(m.Share)
+	if err != nil {
+		return l.refuse(err)
+	}
+	if err := l.send(message{Kind: "answer", Share: shareV, Tag: tag}); err != nil {
+		return err
+	}
+	if m, err = l.receive("confirm"); err != nil {
+		return err
+	}
+	if err := v.confirm(m.Tag); err != nil {
+		return l.refuse(err)
+	}
+	if err := w.Close(); err != nil {
+		return l.refuse(err)
+	}
+	return l.send(message{Kind: "proved"})
+}

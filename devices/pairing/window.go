@@ -1,0 +1,173 @@
+package pairing
+
+import (
+	"crypto/rand"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/hallway-home/hallway/devices"
+)
+
+const (
+	// maxFailures close a window: 20 guesses at 10^8 codes.
+	maxFailures = 20
+	// DefaultOpen and MaxOpen bound how long a window stays open.
+	DefaultOpen, MaxOpen = 3 * time.Minute, 15 * time.Minute
+	// exchangeTime bounds one exchange.
+	exchangeTime = 60 * time.Second
+	saltLen      = 32
+)
+
+// What a person may run into while pairing.
+var (
+	ErrWrongCode = errors.New("the code is wrong, or this is not the device that shows it; read the code again from the device you want to add")
+	ErrClosed    = errors.New("no window for adding devices is open there; open one (`hallway pair` on the new device, `hallway invite` on an owner) and try again")
+	ErrGuessing  = errors.New("the window was closed after 20 wrong codes; open a new one")
+	ErrBusy      = errors.New("another device is being added there right now; try again in a minute")
+	ErrAborted   = errors.New("the connection ended during pairing; nothing was changed, try again")
+)
+
+// Window is an open invitation to pair, made by a person's act. Its failures are on disk
+// before any answer leaves, so switching it off and on gains a guesser nothing.
+type Window struct {
+	store *devices.Store
+	now   func() time.Time
+
+	mu   sync.Mutex
+	w    windowState
+	busy bool
+	done chan struct{}
+}
+
+// windowState is what survives a restart; it does not hold the secret.
+type windowState struct {
+	ID       []byte    `cbor:"1,keyasint"`
+	Salt     []byte    `cbor:"2,keyasint"`
+	W0       []byte    `cbor:"3,keyasint"`
+	L        []byte    `cbor:"4,keyasint"`
+	Failures int       `cbor:"5,keyasint"`
+	Until    time.Time `cbor:"6,keyasint"`
+}
+
+const windowKey = "window"
+
+// OpenWindow opens a window for a secret (a Code or a Token's Secret); it replaces
+// an older one.
+func OpenWindow(store *devices.Store, secret string, open time.Duration) (*Window, error) {
+	if open <= 0 {
+		open = DefaultOpen
+	}
+	open = min(open, MaxOpen)
+	salt, id := make([]byte, saltLen), make([]byte, 16)
+	_, _ = rand.Read(salt) // never fails (crypto/rand)
+	_, _ = rand.Read(id)
+	w0, w1, err := scalars(secret, salt)
+	if err != nil {
+		return nil, err
+	}
+	l, err := registration(w1)
+	if err != nil {
+		return nil, err
+	}
+	w := &Window{store: store, now: time.Now, done: make(chan struct{})}
+	w.w = windowState{ID: id, Salt: salt, W0: w0, L: l, Until: time.Now().Add(open)}
+	return w, w.save("pairing.open")
+}
+
+// RestoreWindow finds the window that was open before a restart; nil if there is none.
+func RestoreWindow(store *devices.Store) (*Window, error) {
+	var b []byte
+	if err := store.View(func(tx devices.Tx) error { b = tx.Get(devices.BucketPairing, windowKey); return nil }); err != nil || b == nil {
+		return nil, err
+	}
+	w := &Window{store: store, now: time.Now, done: make(chan struct{})}
+	if err := cbor.Unmarshal(b, &w.w); err != nil {
+		return nil, err
+	}
+	if w.Err() != nil {
+		return nil, w.Close()
+	}
+	return w, nil
+}
+
+func (w *Window) save(point string) error {
+	b, err := cbor.Marshal(w.w)
+	if err != nil {
+		return err
+	}
+	return w.store.Update(point, func(tx devices.Tx) error { return tx.Put(devices.BucketPairing, windowKey, b) })
+}
+
+// Until is when the window closes by itself.
+func (w *Window) Until() time.Time { return w.w.Until }
+
+// Done is closed when the window is.
+func (w *Window) Done() <-chan struct{} { return w.done }
+
+// Err says why the window takes no exchange, or nil.
+func (w *Window) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err()
+}
+
+func (w *Window) err() error {
+	select {
+	case <-w.done:
+		return ErrClosed
+	default:
+	}
+	if w.w.Failures >= maxFailures { // check: code limit
+		return ErrGuessing
+	}
+	if !w.now().Before(w.w.Until) {
+		return ErrClosed
+	}
+	return nil
+}
+
+// Close ends the window.
+func (w *Window) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case <-w.done:
+		return nil
+	default:
+		close(w.done)
+	}
+	return w.store.Update("pairing.close", func(tx devices.Tx) error { return tx.Delete(devices.BucketPairing, windowKey) })
+}
+
+// begin takes the one place for an exchange.
+func (w *Window) begin() (release func(), err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.err(); err != nil {
+		return nil, err
+	}
+	if w.busy {
+		return nil, ErrBusy
+	}
+	w.busy = true
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.busy = false
+	}, nil
+}
+
+// attempt counts a guess as failed, durably, before its answer leaves; success takes it
+// back by closing the window.
+func (w *Window) attempt() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.err(); err != nil {
+		return err
+	}
+	w.w.Failures++
+	return w.save("pairing.attempt")
+}
