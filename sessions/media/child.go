@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +22,8 @@ const (
 	restarts, firstPause = 3, 250 * time.Millisecond
 	// politeStop is how long a child has to end by itself.
 	politeStop = 300 * time.Millisecond
+	// groupGone and groupPoll: how long, and how often, the end of a killed group is looked for.
+	groupGone, groupPoll = 500 * time.Millisecond, 2 * time.Millisecond
 )
 
 // tail keeps the last bytes written to it.
@@ -113,6 +116,8 @@ func supervise(ctx context.Context, command []string, log *slog.Logger) error {
 }
 
 func runOnce(ctx context.Context, command []string) error {
+	runtime.LockOSThread() // Pdeathsig looks at the thread that forked, not at the process
+	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // from files on disk, never from the API
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	stderr := &tail{}
@@ -121,12 +126,22 @@ func runOnce(ctx context.Context, command []string) error {
 	cmd.WaitDelay = politeStop
 	err := cmd.Run()
 	if cmd.Process != nil {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whatever it started dies too
+		killGroup(cmd.Process.Pid) // whatever it started dies too
 	}
 	if last := stderr.last(); last != "" {
 		return fmt.Errorf("%w: %s", errors.Join(err, errEnded), last)
 	}
 	return errors.Join(err, errEnded)
+}
+
+// killGroup kills what is left of a process group and waits until it let go of its
+// devices; a process that the kernel cannot end is not waited for beyond groupGone.
+func killGroup(pid int) {
+	for end := time.Now().Add(groupGone); time.Now().Before(end); time.Sleep(groupPoll) {
+		if syscall.Kill(-pid, syscall.SIGKILL) != nil {
+			return
+		}
+	}
 }
 
 var errEnded = errors.New("the program ended")

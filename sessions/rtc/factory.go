@@ -8,11 +8,14 @@
 package rtc
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,7 +43,11 @@ const (
 type Config struct {
 	Endpoint   sessions.Endpoint
 	Interfaces []string // names; empty means all usable ones, without loopback
-	Logger     *slog.Logger
+	Port       uint16   // UDP port of all media; 0: the kernel chooses while calls go on
+	// ResolveHost finds a name in .local, as browsers give them for candidates; nil: such
+	// candidates are left out.
+	ResolveHost func(ctx context.Context, host string) ([]netip.Addr, error)
+	Logger      *slog.Logger // nil discards
 }
 
 // Factory makes legs. It builds its machinery with the first one, so an idle agent
@@ -50,6 +57,7 @@ type Factory struct {
 	once sync.Once
 	api  *webrtc.API
 	cert webrtc.Certificate
+	port *port
 	err  error
 }
 
@@ -67,10 +75,12 @@ func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
+	f.port.acquire()
 	pc, err := f.api.NewPeerConnection(webrtc.Configuration{
 		Certificates: []webrtc.Certificate{f.cert}, BundlePolicy: webrtc.BundlePolicyMaxBundle, RTCPMuxPolicy: webrtc.RTCPMuxPolicyRequire,
 	})
 	if err != nil {
+		f.port.release()
 		return nil, fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
 	}
 	return newLeg(f, pc, cfg), nil
@@ -156,13 +166,8 @@ func (f *Factory) settings() webrtc.SettingEngine {
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 	s.SetHostAcceptanceMinWait(0)
-	only := map[string]bool{}
-	for _, i := range f.cfg.Interfaces {
-		only[i] = true
-	}
-	if len(only) > 0 {
-		s.SetInterfaceFilter(func(name string) bool { return only[name] })
-	}
-	s.SetIncludeLoopbackCandidate(only["lo"])
+	f.port = &port{number: f.cfg.Port, interfaces: f.cfg.Interfaces, log: s.LoggerFactory.NewLogger("ice")}
+	s.SetICEUDPMux(f.port)
+	s.SetIncludeLoopbackCandidate(slices.Contains(f.cfg.Interfaces, "lo"))
 	return s
 }

@@ -11,8 +11,13 @@ import (
 	"github.com/hallway-home/hallway/sessions"
 )
 
-// maxSDP bounds what a member may make us parse; a pion offer has 5 to 6 kB.
-const maxSDP = 60 << 10
+const (
+	// maxSDP bounds what a member may make us parse; a browser's offer has 5 to 6 kB.
+	maxSDP = 60 << 10
+	// maxSections and maxFormats bound what one description can make us build: 60 kB hold
+	// 6,000 sections, and each costs a transceiver and its goroutines.
+	maxSections, maxFormats = 8, 64
+)
 
 // section is what matters of one media section of the other side's SDP.
 type section struct {
@@ -31,6 +36,9 @@ func readSDP(raw []byte) ([]section, error) {
 	if err := d.Unmarshal(raw); err != nil {
 		return nil, fmt.Errorf("%w: the session description is malformed: %v", sessions.ErrNoCommonCodec, err)
 	}
+	if len(d.MediaDescriptions) > maxSections {
+		return nil, fmt.Errorf("%w: the session description has %d media sections, at most %d are taken", sessions.ErrNoCommonCodec, len(d.MediaDescriptions), maxSections)
+	}
 	var out []section
 	for _, m := range d.MediaDescriptions {
 		s := section{kind: m.MediaName.Media, direction: profiles.SendRecv, rejected: m.MediaName.Port.Value == 0}
@@ -39,7 +47,7 @@ func readSDP(raw []byte) ([]section, error) {
 				s.direction = dir
 			}
 		}
-		for _, f := range m.MediaName.Formats {
+		for _, f := range m.MediaName.Formats[:min(len(m.MediaName.Formats), maxFormats)] {
 			if c, ok := codecOf(m, f); ok {
 				s.codecs = append(s.codecs, c)
 			}
@@ -96,6 +104,54 @@ func setDirections(raw string, dirs []profiles.Direction) string {
 		}
 	}
 	return strings.Join(lines, "\r\n")
+}
+
+func sendRecv(n int) []profiles.Direction {
+	return slices.Repeat([]profiles.Direction{profiles.SendRecv}, n)
+}
+
+// rejectSections gives the marked sections port 0 and takes them out of the bundle (RFC
+// 3264 section 6, RFC 9143 section 7.3.2). Candidates that stood in one of them move to
+// the first section that stays.
+func rejectSections(raw string, reject []bool) string {
+	if !slices.Contains(reject, true) {
+		return raw
+	}
+	sections := strings.Split(strings.TrimSuffix(raw, "\r\n"), "\r\nm=")
+	var out, moved []string
+	first, gone := -1, map[string]bool{}
+	for i, s := range sections[1:] {
+		lines := strings.Split(s, "\r\n")
+		if i < len(reject) && reject[i] {
+			kind, rest, _ := strings.Cut(lines[0], " ")
+			if _, formats, ok := strings.Cut(rest, " "); ok {
+				lines[0] = kind + " 0 " + formats
+			}
+			lines = slices.DeleteFunc(lines, func(l string) bool {
+				mid, isMid := strings.CutPrefix(l, "a=mid:")
+				gone[mid] = gone[mid] || isMid
+				candidate := strings.HasPrefix(l, "a=candidate:") || l == "a=end-of-candidates"
+				if candidate {
+					moved = append(moved, l)
+				}
+				return candidate
+			})
+		} else if first < 0 {
+			first = i
+		}
+		out = append(out, strings.Join(lines, "\r\n"))
+	}
+	if first >= 0 && len(moved) > 0 {
+		out[first] += "\r\n" + strings.Join(moved, "\r\n")
+	}
+	session := strings.Split(sections[0], "\r\n")
+	for n, l := range session {
+		if group, ok := strings.CutPrefix(l, "a=group:BUNDLE"); ok {
+			mids := slices.DeleteFunc(strings.Fields(group), func(m string) bool { return gone[m] })
+			session[n] = strings.Join(append([]string{"a=group:BUNDLE"}, mids...), " ")
+		}
+	}
+	return strings.Join(append([]string{strings.Join(session, "\r\n")}, out...), "\r\nm=") + "\r\n"
 }
 
 // agree gives the direction that both sides want, seen from us.

@@ -94,6 +94,8 @@ func (t *track) write(c profiles.Codec, p *rtp.Packet) {
 
 // counter keeps the receive statistics of RFC 3550 section 6.4.1 and appendix A.8.
 type counter struct {
+	allowed atomic.Bool // what comes in was agreed
+
 	mu      sync.Mutex
 	packets uint64
 	bytes   uint64

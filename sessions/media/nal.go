@@ -1,0 +1,92 @@
+package media
+
+import (
+	"encoding/binary"
+	"strings"
+
+	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h264"
+)
+
+// inspect says whether a picture is a key frame that a player can begin with, and notes
+// what the player must know beforehand.
+func (t *recTrack) inspect(b []byte) (key bool) {
+	if strings.EqualFold(t.codec.Name, "VP8") {
+		if len(b) < 10 || b[0]&1 != 0 {
+			return false
+		}
+		if t.width == 0 {
+			t.width, t.height = uint64(binary.LittleEndian.Uint16(b[6:])&0x3fff), uint64(binary.LittleEndian.Uint16(b[8:])&0x3fff)
+		}
+		return true
+	}
+	var sps, pps []byte
+	for rest := b; len(rest) >= 5; {
+		l := int(binary.BigEndian.Uint32(rest))
+		if l < 1 || l > len(rest)-4 {
+			return false
+		}
+		switch nal := rest[4 : 4+l]; nal[0] & 0x1f {
+		case 5:
+			key = true
+		case 7:
+			sps = nal
+		case 8:
+			pps = nal
+		}
+		rest = rest[4+l:]
+	}
+	if t.private == nil && len(sps) >= 4 && pps != nil {
+		t.private = avcC(sps, pps)
+		var parsed h264.SPS
+		if err := parsed.Unmarshal(sps); err == nil {
+			t.width, t.height = uint64(parsed.Width()), uint64(parsed.Height()) //nolint:gosec // a picture has no negative size
+		}
+	}
+	// After a loss only the parameter sets show that the picture's beginning is there.
+	return key && t.private != nil && (t.keyed || sps != nil)
+}
+
+// avcC is ISO/IEC 14496-15 section 5.3.3.1.
+func avcC(sps, pps []byte) []byte {
+	b := []byte{1, sps[1], sps[2], sps[3], 0xff, 0xe1}
+	b = append(binary.BigEndian.AppendUint16(b, uint16(len(sps))), sps...)
+	b = append(b, 1)
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(pps))), pps...)
+}
+
+// entry describes the track to players (RFC 9559 section 5.1.4; the Matroska codec list).
+func (t *recTrack) entry() mkvTrack {
+	name := strings.ToUpper(t.codec.Name)
+	if t.kind == "video" {
+		e := mkvTrack{video: true, codec: "V_MPEG4/ISO/AVC", private: t.private, width: t.width, height: t.height}
+		if name == "VP8" {
+			e.codec = "V_VP8"
+		}
+		return e
+	}
+	e := mkvTrack{codec: "A_MS/ACM", sampling: float64(t.codec.ClockRate), channels: max(1, uint64(t.codec.Channels))}
+	switch name {
+	case "OPUS":
+		e.codec = "A_OPUS"
+		e.private = []byte{'O', 'p', 'u', 's', 'H', 'e', 'a', 'd', 1, byte(e.channels), 0, 0, 0x80, 0xbb, 0, 0, 0, 0, 0} // RFC 7845 section 5.1
+	case "PCMU":
+		e.private = waveFormat(7, 8000, 1)
+	case "PCMA":
+		e.private = waveFormat(6, 8000, 1)
+	case "G722":
+		e.private = waveFormat(0x028f, 16000, 1)
+		e.sampling = 16000 // the RTP clock of G.722 is half its sampling (RFC 3551 section 4.5.2)
+	}
+	return e
+}
+
+// waveFormat is WAVEFORMATEX, little endian.
+func waveFormat(tag uint16, rate uint32, channels uint16) []byte {
+	b := binary.LittleEndian.AppendUint16(nil, tag)
+	b = binary.LittleEndian.AppendUint16(b, channels)
+	b = binary.LittleEndian.AppendUint32(b, rate)
+	b = binary.LittleEndian.AppendUint32(b, 8000)
+	b = binary.LittleEndian.AppendUint16(b, 1)
+	b = binary.LittleEndian.AppendUint16(b, 8)
+	return binary.LittleEndian.AppendUint16(b, 0)
+}

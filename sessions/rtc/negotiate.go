@@ -1,0 +1,194 @@
+package rtc
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pion/webrtc/v4"
+
+	"github.com/hallway-home/hallway/profiles"
+	"github.com/hallway-home/hallway/sessions"
+)
+
+func (l *Leg) want(kind string) profiles.Medium {
+	if kind == "video" {
+		return l.cfg.Capabilities.Video
+	}
+	return l.cfg.Capabilities.Audio
+}
+
+// addTransceiver takes part in one kind of media.
+func (l *Leg) addTransceiver(kind string, codecs []webrtc.RTPCodecParameters) error {
+	t := newTrack(kind, l.cfg.CallID)
+	tr, err := l.pc.AddTransceiverFromTrack(t, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendrecv})
+	if err != nil {
+		return err
+	}
+	if err := tr.SetCodecPreferences(codecs); err != nil {
+		return err
+	}
+	l.tracks[kind] = t
+	sender := tr.Sender()
+	l.spawnLocked(func() { l.readRequests(sender) })
+	return nil
+}
+
+// Offer implements sessions.Leg.
+func (l *Leg) Offer(ctx context.Context) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var dirs []profiles.Direction
+	for _, kind := range []string{"audio", "video"} {
+		m := l.want(kind)
+		if !m.Direction.Sends() && !m.Direction.Receives() {
+			continue
+		}
+		if err := l.addTransceiver(kind, named(m.Codecs)); err != nil {
+			return nil, fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+		}
+		l.order = append(l.order, kind)
+		dirs = append(dirs, m.Direction)
+	}
+	offer, err := l.pc.CreateOffer(nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+	}
+	out, err := l.local(ctx, offer, dirs)
+	return []byte(out), err
+}
+
+// local sets our description, waits for the host candidates (milliseconds) and writes
+// the directions that are meant.
+func (l *Leg) local(ctx context.Context, d webrtc.SessionDescription, dirs []profiles.Direction) (string, error) {
+	gathered := webrtc.GatheringCompletePromise(l.pc)
+	if err := l.pc.SetLocalDescription(d); err != nil {
+		return "", fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+	}
+	select {
+	case <-gathered:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case <-l.closed:
+		return "", sessions.ErrMediaFailed
+	}
+	sdp := l.pc.LocalDescription().SDP
+	if !strings.Contains(sdp, "a=candidate:") {
+		return "", fmt.Errorf("%w: this device has no network address that may carry media; check the cable or Wi-Fi and the setting interfaces", sessions.ErrMediaFailed)
+	}
+	return setDirections(sdp, dirs), nil
+}
+
+// Answer implements sessions.Leg. In an established session it answers a re-INVITE; an
+// offer that cannot be used leaves the session as it is.
+func (l *Leg) Answer(ctx context.Context, offer []byte) ([]byte, error) {
+	sections, err := readSDP(offer)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	dirs, reject, err := l.choose(sections)
+	if err != nil {
+		return nil, err
+	}
+	clean, names := sift(setDirections(string(offer), sendRecv(len(sections))))
+	err = l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: clean})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", sessions.ErrNoCommonCodec, err)
+	}
+	answer, err := l.pc.CreateAnswer(nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", sessions.ErrNoCommonCodec, err)
+	}
+	out, err := l.local(ctx, answer, dirs)
+	if err != nil {
+		return nil, err
+	}
+	out = rejectSections(out, reject)
+	ours, err := readSDP([]byte(out))
+	if err != nil {
+		return nil, err
+	}
+	l.resolve(names)
+	l.order = l.order[:0]
+	for i, s := range ours {
+		l.order = append(l.order, s.kind)
+		if i == slices.Index(l.order, s.kind) { // a second section of a kind was rejected
+			l.agreed(s, dirs[i])
+		}
+	}
+	return []byte(out), nil
+}
+
+// choose decides on each offered section: which way media goes, and which is rejected
+// for good because nothing is shared. mu is held.
+func (l *Leg) choose(sections []section) (dirs []profiles.Direction, reject []bool, err error) {
+	dirs, reject = make([]profiles.Direction, len(sections)), make([]bool, len(sections))
+	usable, seen := false, map[string]bool{}
+	for i, s := range sections {
+		m := l.want(s.kind)
+		common := slices.DeleteFunc(slices.Clone(m.Codecs), func(c profiles.Codec) bool { return !slices.ContainsFunc(s.codecs, c.Fits) })
+		dirs[i], reject[i] = profiles.Inactive, true
+		if seen[s.kind] || s.rejected || len(common) == 0 || !m.Direction.Sends() && !m.Direction.Receives() {
+			continue
+		}
+		seen[s.kind], reject[i] = true, false
+		dirs[i] = agree(m.Direction, s.direction)
+		usable = usable || dirs[i] != profiles.Inactive || s.direction == profiles.Inactive // held is usable too
+		if l.tracks[s.kind] == nil {
+			if err := l.addTransceiver(s.kind, named(common)); err != nil {
+				return nil, nil, fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+			}
+		}
+	}
+	if !usable {
+		return nil, nil, sessions.ErrNoCommonCodec
+	}
+	return dirs, reject, nil
+}
+
+// agreed notes what one kind of media became; mu is held.
+func (l *Leg) agreed(s section, d profiles.Direction) {
+	if len(s.codecs) == 0 || s.rejected {
+		d = profiles.Inactive
+	}
+	state := sessions.MediaState{Kind: s.kind, Direction: d}
+	if len(s.codecs) > 0 && d != profiles.Inactive {
+		state.Codec = s.codecs[0].Name
+	}
+	l.media[s.kind] = state
+	if t := l.tracks[s.kind]; t != nil {
+		t.allow(d.Sends())
+	}
+	if c := l.recv[s.kind]; c != nil {
+		c.allowed.Store(d.Receives())
+	}
+}
+
+// SetAnswer implements sessions.Leg.
+func (l *Leg) SetAnswer(_ context.Context, answer []byte) error {
+	sections, err := readSDP(answer)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(sections) != len(l.order) {
+		return fmt.Errorf("%w: the answer has %d media sections, the offer had %d", sessions.ErrMediaFailed, len(sections), len(l.order))
+	}
+	for i, s := range sections {
+		if s.kind != l.order[i] {
+			return fmt.Errorf("%w: the answer has its media in another order", sessions.ErrMediaFailed)
+		}
+		l.agreed(s, agree(l.want(s.kind).Direction, s.direction))
+	}
+	clean, names := sift(setDirections(string(answer), sendRecv(len(sections))))
+	err = l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: clean})
+	if err != nil {
+		return fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+	}
+	l.resolve(names)
+	return nil
+}

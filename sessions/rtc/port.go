@@ -1,0 +1,167 @@
+package rtc
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/logging"
+	"github.com/pion/transport/v5/stdnet"
+)
+
+// socketBuffer takes the burst of a key frame while the machine is busy.
+const socketBuffer = 1 << 20
+
+// port is the one UDP port that all legs of this node share, a socket for each of the
+// node's addresses, so that answers leave from where they were asked. It is open while a
+// leg uses it and looks at the interfaces anew for each leg. Safe for concurrent use.
+type port struct {
+	number     uint16 // 0: the kernel chooses
+	interfaces []string
+	log        logging.LeveledLogger
+
+	mu    sync.Mutex
+	users int
+	muxes map[netip.Addr]*ice.UDPMuxDefault
+}
+
+// acquire keeps the port open until release was called as often.
+func (p *port) acquire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.users++
+}
+
+func (p *port) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.users--; p.users == 0 {
+		_ = p.closeLocked()
+	}
+}
+
+// Close implements ice.UDPMux.
+func (p *port) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closeLocked()
+}
+
+func (p *port) closeLocked() error {
+	var errs []error
+	for _, m := range p.muxes {
+		errs = append(errs, m.Close())
+	}
+	p.muxes = nil
+	return errors.Join(errs...)
+}
+
+// GetListenAddresses implements ice.UDPMux: one candidate for each usable address.
+func (p *port) GetListenAddresses() []net.Addr {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.users == 0 {
+		return nil
+	}
+	var out []net.Addr
+	for _, a := range p.addresses() {
+		m := p.muxes[a]
+		if m == nil {
+			m = p.open(a)
+		}
+		if m != nil {
+			out = append(out, m.LocalAddr())
+		}
+	}
+	return out
+}
+
+// open listens on one address, on the same number as the others where it is free.
+func (p *port) open(a netip.Addr) *ice.UDPMuxDefault {
+	want := p.number
+	for _, m := range p.muxes {
+		if u, ok := m.LocalAddr().(*net.UDPAddr); ok {
+			want = u.AddrPort().Port()
+			break
+		}
+	}
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, want)))
+	if err != nil && p.number == 0 {
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+	}
+	if err != nil {
+		return nil // the other addresses may do; without any the leg says so
+	}
+	_, _ = conn.SetReadBuffer(socketBuffer), conn.SetWriteBuffer(socketBuffer)
+	network, err := stdnet.NewNet()
+	if err != nil {
+		_ = conn.Close()
+		return nil
+	}
+	m := ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn, Net: network, Logger: p.log})
+	if p.muxes == nil {
+		p.muxes = map[netip.Addr]*ice.UDPMuxDefault{}
+	}
+	p.muxes[a] = m
+	return m
+}
+
+// GetConn implements ice.UDPMux.
+func (p *port) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
+	u, ok := addr.(*net.UDPAddr)
+	if !ok {
+		return nil, errNoAddress
+	}
+	p.mu.Lock()
+	m := p.muxes[u.AddrPort().Addr().Unmap()]
+	p.mu.Unlock()
+	if m == nil {
+		return nil, errNoAddress
+	}
+	return m.GetConn(ufrag, addr)
+}
+
+var errNoAddress = errors.New("the address is not one of this node's")
+
+// RemoveConnByUfrag implements ice.UDPMux.
+func (p *port) RemoveConnByUfrag(ufrag string) {
+	p.mu.Lock()
+	all := make([]*ice.UDPMuxDefault, 0, len(p.muxes))
+	for _, m := range p.muxes {
+		all = append(all, m)
+	}
+	p.mu.Unlock()
+	for _, m := range all {
+		m.RemoveConnByUfrag(ufrag)
+	}
+}
+
+// addresses of the interfaces that may carry media. Link-local IPv6 needs a zone, which a
+// candidate cannot name (RFC 8839 section 5.1), so it is left out; loopback is used only
+// when named.
+func (p *port) addresses() []netip.Addr {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	var out []netip.Addr
+	for _, i := range all {
+		named := slices.Contains(p.interfaces, i.Name)
+		if i.Flags&net.FlagUp == 0 || len(p.interfaces) > 0 && !named || i.Flags&net.FlagLoopback != 0 && !named {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			if n, err := netip.ParsePrefix(a.String()); err == nil && !n.Addr().IsLinkLocalUnicast() || err == nil && n.Addr().Is4() {
+				out = append(out, n.Addr().Unmap())
+			}
+		}
+	}
+	return out
+}
