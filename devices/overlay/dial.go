@@ -262,8 +262,8 @@ func (m *Mesh) learn(r Record) {
 	if r.Kind != KindDevice || r.Writer == m.self {
 		return
 	}
-	var d devices.DeviceRecord
-	if err := decMode.Unmarshal(r.Body, &d); err != nil {
+	d, err := DecodeDevice(r)
+	if err != nil {
 		return
 	}
 	m.mu.Lock()

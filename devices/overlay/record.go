@@ -162,3 +162,10 @@ type stored struct {
 	rec    Record
 	signed Signed
 }
+
+// DecodeDevice reads the body of a node's record about itself.
+func DecodeDevice(r Record) (devices.DeviceRecord, error) {
+	var d devices.DeviceRecord
+	err := decMode.Unmarshal(r.Body, &d)
+	return d, err
+}

@@ -190,3 +190,6 @@ func (m *Mesh) EnsureSIP(ctx context.Context, id devices.NodeID) error {
 	}
 	return ErrUnreachable
 }
+
+// HasSIP reports whether a SIP flow to the member is up.
+func (m *Mesh) HasSIP(id devices.NodeID) bool { return m.flow(id, trust.ALPNSIP) != nil }

@@ -235,7 +235,7 @@ func (l *Log) append(key *ecdsa.PrivateKey, point string, e Edit) error {
 	if r == nil {
 		return ErrNoHome
 	}
-	if err := mayEdit(r, devices.NodeIDOf(&key.PublicKey)); err != nil {
+	if err := MayEdit(r, devices.NodeIDOf(&key.PublicKey)); err != nil {
 		return err
 	}
 	e.Version, e.Home, e.Signer, e.Parents = 1, r.Home, devices.NodeIDOf(&key.PublicKey), r.Heads
@@ -249,8 +249,8 @@ func (l *Log) append(key *ecdsa.PrivateKey, point string, e Edit) error {
 	return l.put(point, signed)
 }
 
-// mayEdit says where an edit can be made when it cannot be made here.
-func mayEdit(r *devices.Roster, self devices.NodeID) error {
+// MayEdit reports whether a node may change the home, and if not, says where that can be done.
+func MayEdit(r *devices.Roster, self devices.NodeID) error {
 	m, ok := r.Members[self]
 	if !ok {
 		return ErrRemoved

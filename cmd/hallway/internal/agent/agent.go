@@ -1,0 +1,275 @@
+// Package agent wires the rooms of the house together: store, roster, overlay,
+// discovery, sessions and media, and answers the API. Run owns every goroutine and
+// returns after all have ended, calls first, so that the other side hears of it.
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
+	"github.com/hallway-home/hallway/cmd/hallway/internal/config"
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/overlay"
+	"github.com/hallway-home/hallway/devices/pairing"
+	"github.com/hallway-home/hallway/devices/trust"
+	"github.com/hallway-home/hallway/discovery"
+	"github.com/hallway-home/hallway/discovery/mdns"
+	"github.com/hallway-home/hallway/profiles"
+	"github.com/hallway-home/hallway/sessions"
+	"github.com/hallway-home/hallway/sessions/media"
+	"github.com/hallway-home/hallway/sessions/rtc"
+)
+
+// Options of one run.
+type Options struct {
+	Logger    *slog.Logger
+	Version   string
+	JoinToken string              // used while the node belongs to no home
+	Ready     func(socket string) // called once the API answers
+}
+
+// Agent is one running node.
+type Agent struct {
+	cfg     config.Config
+	opt     Options
+	log     *slog.Logger
+	profile profiles.Profile
+	since   time.Time
+
+	store   *devices.Store
+	key     *ecdsa.PrivateKey
+	self    devices.NodeID
+	roster  *trust.Log
+	mesh    *overlay.Mesh
+	listen  netip.AddrPort
+	dir     *devices.Directory
+	mdns    *mdns.Engine
+	tracker *discovery.Tracker
+	reg     *mdns.Registration
+	sip     *sessions.Agent
+
+	mu      sync.Mutex
+	window  *pairing.Window // open here: a code shown, or an invitation
+	invited bool            // the window is an invitation by this owner
+	pair    api.PairState
+	subs    map[chan api.Event]struct{}
+	joining sync.Mutex // one joining at a time
+}
+
+// Run is one agent from its start to its end.
+func Run(ctx context.Context, cfg config.Config, opt Options) error {
+	a, err := open(cfg, opt)
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.run(ctx), a.store.Close())
+}
+
+func open(cfg config.Config, opt Options) (a *Agent, err error) {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	a = &Agent{cfg: cfg, opt: opt, log: opt.Logger, since: time.Now(), subs: map[chan api.Event]struct{}{}, pair: api.PairState{State: "closed"}}
+	if a.profile, err = cfg.Profile(); err != nil {
+		return nil, err
+	}
+	if a.store, err = devices.OpenStore(cfg.Data, devices.StoreOptions{}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = a.store.Close()
+		}
+	}()
+	if a.key, err = devices.NodeKey(a.store); err != nil {
+		return nil, err
+	}
+	a.self = devices.NodeIDOf(&a.key.PublicKey)
+	if a.roster, err = trust.OpenLog(a.store); err != nil {
+		return nil, err
+	}
+	a.mesh, err = overlay.New(overlay.Config{
+		Key: a.key, Roster: a.roster, Store: a.store, Listen: cfg.Listen, Peers: cfg.Peers, OnPair: a.onPair, Logger: a.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a.listen, err = a.mesh.Listen(); err != nil {
+		return nil, err
+	}
+	a.dir = devices.NewDirectory(a.self)
+	a.tracker = discovery.NewTracker()
+	a.mdns = mdns.New(mdns.Config{Interfaces: cfg.Interfaces, Logger: a.log})
+	if a.window, err = pairing.RestoreWindow(a.store); err != nil {
+		return nil, err
+	}
+	a.invited = a.roster.Roster() != nil
+	return a, a.openSessions()
+}
+
+func (a *Agent) openSessions() error {
+	source := media.SourceSpec{Clip: a.cfg.Source.Clip}
+	sink := media.SinkSpec{Record: a.cfg.Sink.Record}
+	var err error
+	if source.Pipeline, err = a.cfg.SourcePipeline(); err != nil {
+		return err
+	}
+	if sink.Pipeline, err = a.cfg.SinkPipeline(); err != nil {
+		return err
+	}
+	factory := rtc.New(rtc.Config{Endpoint: media.NewBox(source, sink, a.log), Interfaces: a.cfg.Interfaces, Logger: a.log})
+	auto := a.profile.Behaviour.AutoAnswer
+	if a.cfg.AutoAnswer != "profile" {
+		auto = a.cfg.AutoAnswer == "yes"
+	}
+	a.sip, err = sessions.New(sessions.Config{
+		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: factory,
+		Behaviour: a.profile.Behaviour, Capability: a.profile.Capabilities, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
+	})
+	return err
+}
+
+// run starts everything in two circles: what calls need, and the calls themselves, which
+// end first.
+func (a *Agent) run(ctx context.Context) error {
+	inner, stopInner := context.WithCancel(ctx)
+	defer stopInner()
+	outer, stopOuter := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopOuter()
+	ln, err := api.Listen(a.cfg.Socket())
+	if err != nil {
+		return err
+	}
+	a.dir.SetRoster(a.roster.Roster())
+	base, bctx := errgroup.WithContext(outer)
+	start := func(f func(context.Context) error) { base.Go(func() error { return f(bctx) }) }
+	start(a.dir.Run)
+	start(a.mesh.Run)
+	start(func(ctx context.Context) error { return a.mdns.Run(ctx, a.sighted) })
+	start(a.followRoster)
+	start(a.followRecords)
+	start(a.followLive)
+	start(a.keepOwnRecord)
+	start(a.keepAnnounced)
+	calls, cctx := errgroup.WithContext(inner)
+	context.AfterFunc(bctx, stopInner)
+	calls.Go(func() error { return a.sip.Run(cctx) })
+	calls.Go(func() error { return api.Serve(cctx, ln, a, a.opt.Version) })
+	calls.Go(func() error { return a.followCalls(cctx) })
+	calls.Go(func() error { return a.finishJoining(cctx) })
+	if a.opt.Ready != nil {
+		a.opt.Ready(a.cfg.Socket())
+	}
+	err = calls.Wait()
+	stopOuter()
+	return errors.Join(err, base.Wait())
+}
+
+// sighted takes what discovery sees: members are dialled, the rest is listed.
+func (a *Agent) sighted(s discovery.Sighting) {
+	if !a.tracker.Take(s) {
+		return
+	}
+	if n, err := discovery.ParseNeighbour(s); err == nil && !s.Gone && n.Prefix != [8]byte(a.self[:8]) {
+		a.mesh.HintPrefix(n.Prefix, n.Addrs)
+	}
+	a.listForeign()
+}
+
+// listForeign gives the directory everything that is no member; only what proved its
+// key over TLS is one, whatever it announces.
+func (a *Agent) listForeign() {
+	r := a.roster.Roster()
+	a.dir.SetForeign(a.tracker.Foreign(func(n discovery.Neighbour) bool {
+		if n.Prefix == [8]byte(a.self[:8]) {
+			return true
+		}
+		if r == nil {
+			return false
+		}
+		for id := range r.Members {
+			if [8]byte(id[:8]) == n.Prefix {
+				return true
+			}
+		}
+		return false
+	}))
+}
+
+func (a *Agent) followRoster(ctx context.Context) error {
+	changed := a.roster.Watch(ctx)
+	for {
+		a.dir.SetRoster(a.roster.Roster())
+		a.listForeign()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+func (a *Agent) followRecords(ctx context.Context) error {
+	for ctx.Err() == nil {
+		feed := a.mesh.WatchRecords(ctx)
+		for _, r := range a.mesh.Records() {
+			a.takeRecord(r)
+		}
+		for r := range feed {
+			a.takeRecord(r)
+		}
+	}
+	return nil
+}
+
+func (a *Agent) takeRecord(r overlay.Record) {
+	if r.Kind != overlay.KindDevice {
+		return
+	}
+	d, err := overlay.DecodeDevice(r)
+	if err != nil {
+		a.log.Warn("a device's record cannot be read", "device", r.Writer, "err", err)
+		return
+	}
+	a.dir.SetRecord(r.Writer, d)
+}
+
+func (a *Agent) followLive(ctx context.Context) error {
+	changed := a.mesh.WatchLive(ctx)
+	for {
+		a.dir.SetLive(a.mesh.Live())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+func (a *Agent) followCalls(ctx context.Context) error {
+	for c := range a.sip.Watch(ctx) {
+		a.publish(api.Event{Kind: "call", Call: &c})
+	}
+	return nil
+}
+
+// home returns the roster, or says that there is none.
+func (a *Agent) home() (*devices.Roster, error) {
+	r := a.roster.Roster()
+	if r == nil {
+		return nil, trust.ErrNoHome
+	}
+	if !r.Has(a.self) {
+		return nil, fmt.Errorf("%w; start it with an empty data folder to join again", trust.ErrRemoved)
+	}
+	return r, nil
+}

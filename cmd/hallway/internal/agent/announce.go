@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/overlay"
+	"github.com/hallway-home/hallway/devices/trust"
+	"github.com/hallway-home/hallway/discovery"
+	"github.com/hallway-home/hallway/discovery/mdns"
+)
+
+// lookEvery: how often this node looks at its own addresses and windows (A13: a fresh
+// contact within 5 s of a new address).
+const lookEvery = time.Second
+
+// service is what this node announces now.
+func (a *Agent) service() mdns.Service {
+	an := discovery.Announcement{
+		Class: devices.Class(a.profile.Class), Node: a.self, Version: a.opt.Version, Port: a.listen.Port(),
+	}
+	a.mu.Lock()
+	an.Pair = a.window != nil && a.window.Err() == nil
+	a.mu.Unlock()
+	if r := a.roster.Roster(); r.Has(a.self) {
+		an.HomeTag = trust.HomeTag(r.HomeKey, a.self)
+		if a.cfg.NamesOnLAN {
+			an.Name, an.Room = r.Members[a.self].Name, r.Members[a.self].Room
+		}
+	}
+	return mdns.Service{
+		Instance: an.Instance(), Type: discovery.Type, Subtypes: []string{an.Subtype()},
+		Host: an.Host(), Port: an.Port, Text: an.Text(),
+	}
+}
+
+// keepAnnounced browses, announces this node, and announces it anew when it changed.
+func (a *Agent) keepAnnounced(ctx context.Context) error {
+	a.mdns.Browse(append([]string{discovery.Type}, discovery.ForeignTypes()...)...)
+	now := a.service()
+	reg := a.mdns.Announce(now)
+	tick := time.NewTicker(lookEvery / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if s := a.service(); !reflect.DeepEqual(s, now) {
+				now = s
+				reg.Update(s)
+			}
+		}
+	}
+}
+
+// keepOwnRecord publishes what this device can do and where it is, whenever that
+// changes: at the start, when it joins, and when an address comes or goes.
+func (a *Agent) keepOwnRecord(ctx context.Context) error {
+	changed := a.roster.Watch(ctx)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	var published *devices.DeviceRecord
+	for {
+		if a.roster.Roster().Has(a.self) {
+			now := a.ownRecord()
+			if published == nil {
+				published = a.storedRecord()
+			}
+			if published == nil || !reflect.DeepEqual(*published, now) {
+				if err := a.mesh.Publish(overlay.KindDevice, now); err != nil {
+					a.log.Error("cannot publish what this device is", "err", err)
+				} else {
+					published = &now
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}
+
+// storedRecord is what this node published before, so that a restart changes nothing.
+func (a *Agent) storedRecord() *devices.DeviceRecord {
+	for _, r := range a.mesh.Records() {
+		if r.Writer == a.self && r.Kind == overlay.KindDevice {
+			if d, err := overlay.DecodeDevice(r); err == nil {
+				return &d
+			}
+		}
+	}
+	return nil
+}
+
+func (a *Agent) ownRecord() devices.DeviceRecord {
+	b := a.profile.Behaviour
+	return devices.DeviceRecord{
+		Capabilities: a.profile.Capabilities, Addrs: a.addresses(), Version: a.opt.Version,
+		Behaviour: devices.RecordBehaviour{Automata: b.Automata, Mobility: b.Mobility, Duplex: b.Duplex},
+	}
+}
+
+// maxOwnAddrs bounds the addresses in a record, which has 1,024 bytes.
+const maxOwnAddrs = 6
+
+// addresses lists where the member port can be reached, without link-local ones, whose
+// zone means nothing elsewhere.
+func (a *Agent) addresses() []netip.AddrPort {
+	if ip := a.listen.Addr(); ip.IsValid() && !ip.IsUnspecified() {
+		return []netip.AddrPort{a.listen}
+	}
+	ifaces, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	var out []netip.AddrPort
+	for _, i := range ifaces {
+		wanted := i.Flags&net.FlagLoopback == 0
+		if len(a.cfg.Interfaces) > 0 {
+			wanted = slices.Contains(a.cfg.Interfaces, i.Name)
+		}
+		if i.Flags&net.FlagUp == 0 || !wanted {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, x := range addrs {
+			if p, err := netip.ParsePrefix(x.String()); err == nil && !p.Addr().IsLinkLocalUnicast() {
+				out = append(out, netip.AddrPortFrom(p.Addr().Unmap(), a.listen.Port()))
+			}
+		}
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	return out[:min(len(out), maxOwnAddrs)]
+}

@@ -1,0 +1,287 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/pairing"
+	"github.com/hallway-home/hallway/devices/trust"
+	"github.com/hallway-home/hallway/sessions"
+)
+
+// Status implements api.Backend.
+func (a *Agent) Status() api.Status {
+	s := api.Status{
+		Version: a.opt.Version, Node: a.self, ShortID: pairing.ShortID(a.self), Name: a.about().Name, Class: a.profile.Class,
+		Listen: a.listen.String(), Since: a.since, PID: os.Getpid(),
+	}
+	if r := a.roster.Roster(); r.Has(a.self) {
+		m := r.Members[a.self]
+		s.Home, s.Name, s.URI = r.Home.String(), m.Name, devices.AOR{Slug: m.Slug, Home: r.Home}.String()
+	}
+	return s
+}
+
+// Directory implements api.Backend.
+func (a *Agent) Directory() *devices.Snapshot { return a.dir.Snapshot() }
+
+// Calls implements api.Backend.
+func (a *Agent) Calls() []sessions.CallInfo { return a.sip.Calls() }
+
+// Call implements api.Backend.
+func (a *Agent) Call(id string) (sessions.CallInfo, error) { return a.sip.Get(id) }
+
+// StartCall implements api.Backend. It waits until rosters were compared: a node that has
+// just started serves nobody, not even itself, before.
+func (a *Agent) StartCall(to string, video bool) (sessions.CallInfo, error) {
+	if _, err := a.home(); err != nil {
+		return sessions.CallInfo{}, err
+	}
+	<-a.mesh.Synced()
+	c, err := a.sip.Call(to, sessions.CallOptions{Video: video})
+	if err != nil {
+		return sessions.CallInfo{}, err
+	}
+	return c.Info(), nil
+}
+
+// Answer implements api.Backend.
+func (a *Agent) Answer(id string) error { return a.sip.Answer(id) }
+
+// Decline implements api.Backend.
+func (a *Agent) Decline(id string) error { return a.sip.Decline(id) }
+
+// Hangup implements api.Backend.
+func (a *Agent) Hangup(id string) error { return a.sip.Hangup(id) }
+
+// CreateHome implements api.Backend.
+func (a *Agent) CreateHome(name string) (string, error) {
+	about := a.about()
+	code, err := a.roster.Create(a.key, trust.CreateParams{HomeName: name, Name: about.Name, Room: about.Room, Class: about.Class})
+	if err != nil {
+		return "", err
+	}
+	a.settle()
+	return code.String(), nil
+}
+
+// settle makes the directory show a roster change before the API answers.
+func (a *Agent) settle() { a.dir.SetRoster(a.roster.Roster()) }
+
+// Home implements api.Backend.
+func (a *Agent) Home() (api.Home, error) {
+	r, err := a.home()
+	if err != nil {
+		return api.Home{}, err
+	}
+	h := api.Home{ID: r.Home, Name: r.Name, Domain: r.Home.Domain(), Epoch: r.Epoch}
+	for _, d := range a.dir.Snapshot().Devices {
+		if m, ok := r.Members[d.Node]; ok {
+			h.Members = append(h.Members, api.MemberOf(m))
+		}
+	}
+	return h, nil
+}
+
+// Remove implements api.Backend.
+func (a *Agent) Remove(slug string) error {
+	defer a.settle()
+	return a.roster.Remove(a.key, slug)
+}
+
+// Rename implements api.Backend.
+func (a *Agent) Rename(slug, name, room string) error {
+	defer a.settle()
+	return a.roster.Rename(a.key, slug, name, room)
+}
+
+// SetRoom implements api.Backend.
+func (a *Agent) SetRoom(name string) error {
+	defer a.settle()
+	return a.roster.SetRoom(a.key, name)
+}
+
+// SetGroup implements api.Backend.
+func (a *Agent) SetGroup(slug, name string, members []string) error {
+	for _, m := range members {
+		if _, ok := a.dir.Snapshot().Resolve(m); !ok {
+			return fmt.Errorf("%q: %w", m, trust.ErrNotFound)
+		}
+	}
+	defer a.settle()
+	return a.roster.SetGroup(a.key, slug, name, members)
+}
+
+// SetPerson implements api.Backend.
+func (a *Agent) SetPerson(slug, name string, phones []string) error {
+	var nodes []devices.NodeID
+	for _, p := range phones {
+		r, ok := a.dir.Snapshot().Resolve(p)
+		if !ok || r.Kind != devices.KindDevice {
+			return fmt.Errorf("the phone %q: %w", p, trust.ErrNotFound)
+		}
+		nodes = append(nodes, r.Devices[0].Node)
+	}
+	defer a.settle()
+	return a.roster.SetPerson(a.key, slug, name, devices.RoleDevice, nodes)
+}
+
+// OpenPairing implements api.Backend: a fresh code, shown by this new device.
+func (a *Agent) OpenPairing(minutes int) (api.PairState, error) {
+	if a.roster.Roster() != nil {
+		return api.PairState{}, trust.ErrHomeExists
+	}
+	code := pairing.NewCode()
+	w, err := a.openWindow(string(code), minutes, false)
+	if err != nil {
+		return api.PairState{}, err
+	}
+	p := api.PairState{State: "open", Code: code.String(), ShortID: pairing.ShortID(a.self), QR: pairing.QR(a.self, code), Until: w.Until()}
+	a.setPair(func(s *api.PairState) { *s = p })
+	return p, nil
+}
+
+func (a *Agent) openWindow(secret string, minutes int, invited bool) (*pairing.Window, error) {
+	w, err := pairing.OpenWindow(a.store, secret, time.Duration(minutes)*time.Minute)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.window, a.invited = w, invited
+	return w, nil
+}
+
+// ClosePairing implements api.Backend.
+func (a *Agent) ClosePairing() error {
+	a.mu.Lock()
+	w := a.window
+	a.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	a.setPair(func(p *api.PairState) { *p = api.PairState{State: "closed"} })
+	return w.Close()
+}
+
+// Pairing implements api.Backend.
+func (a *Agent) Pairing() api.PairState {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.pair
+	if p.State == "open" && a.window != nil {
+		if err := a.window.Err(); err != nil {
+			p.State, p.Reason = "closed", err.Error()
+		}
+	}
+	return p
+}
+
+// Invite implements api.Backend: a one-time token, made by an owner.
+func (a *Agent) Invite(minutes int, seed string) (api.InviteState, error) {
+	r, err := a.home()
+	if err != nil {
+		return api.InviteState{}, err
+	}
+	if err := trust.MayEdit(r, a.self); err != nil {
+		return api.InviteState{}, err
+	}
+	t := pairing.NewToken(a.self, seed)
+	if _, err := pairing.ParseToken(t.String()); err != nil {
+		return api.InviteState{}, fmt.Errorf("%w: %v", api.ErrInput, err)
+	}
+	w, err := a.openWindow(t.Secret, minutes, true)
+	if err != nil {
+		return api.InviteState{}, err
+	}
+	return api.InviteState{Token: t.String(), Until: w.Until()}, nil
+}
+
+// Events implements api.Backend; the channel ends with ctx.
+func (a *Agent) Events(ctx context.Context) <-chan api.Event {
+	own := make(chan api.Event, 256)
+	a.mu.Lock()
+	a.subs[own] = struct{}{}
+	a.mu.Unlock()
+	out := make(chan api.Event)
+	feed := a.dir.Subscribe(ctx)
+	go func() { // ends with ctx, which the HTTP server bounds
+		defer close(out)
+		defer func() {
+			a.mu.Lock()
+			delete(a.subs, own)
+			a.mu.Unlock()
+		}()
+		for {
+			var e api.Event
+			select {
+			case <-ctx.Done():
+				return
+			case c, ok := <-feed:
+				if !ok {
+					return
+				}
+				e = api.Event{Kind: "directory", Change: &c}
+			case e = <-own:
+			}
+			select {
+			case out <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
+
+func (a *Agent) publish(e api.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for ch := range a.subs {
+		select {
+		case ch <- e:
+		default: // a reader that stopped reading misses events; it can ask anew
+		}
+	}
+}
+
+// Doctor implements api.Backend: what only the running agent knows.
+func (a *Agent) Doctor(ctx context.Context, other string) []api.Check {
+	r, err := a.home()
+	if err != nil {
+		return []api.Check{{Name: "home", Level: "warn", Words: err.Error()}}
+	}
+	out := []api.Check{{Name: "home", Level: "ok", Words: fmt.Sprintf("%s has %d devices", r.Name, len(r.Members))}}
+	for _, d := range a.dir.Snapshot().Devices {
+		if d.Self || other != "" && d.Slug != devices.Slug(other) {
+			continue
+		}
+		out = append(out, a.examine(ctx, d))
+	}
+	if other != "" && !slices.ContainsFunc(a.dir.Snapshot().Devices, func(d devices.Device) bool { return d.Slug == devices.Slug(other) }) {
+		out = append(out, api.Check{Name: other, Level: "fail", Words: "no device has that name", Advice: "`hallway devices` lists them"})
+	}
+	return out
+}
+
+func (a *Agent) examine(ctx context.Context, d devices.Device) api.Check {
+	c := api.Check{Name: d.Slug}
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	if d.Status == devices.NeverSeen {
+		c.Level, c.Words, c.Advice = "warn", "it was admitted but has not come yet", "switch it on, on this network"
+		return c
+	}
+	took, err := a.sip.Options(ctx, d.Node)
+	if err != nil {
+		c.Level, c.Words, c.Advice = "fail", "it does not answer: "+err.Error(), "check its power and network; `hallway doctor` there tells more"
+		return c
+	}
+	c.Level, c.Words = "ok", fmt.Sprintf("answers in %.1f ms", float64(took.Microseconds())/1000)
+	return c
+}

@@ -1,0 +1,138 @@
+// Package api owns the agent's HTTP API: routes, types, errors as RFC 9457 problems and
+// the event stream, served on a Unix socket for the command line and later over HTTPS
+// for the companion. It runs nothing that a caller names: pipelines and programs come
+// from files on disk.
+//
+// The server runs until its context ends; handlers call the Backend from many goroutines.
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/profiles"
+	"github.com/hallway-home/hallway/sessions"
+)
+
+// Backend is the running agent as the API sees it.
+type Backend interface {
+	Status() Status
+	Directory() *devices.Snapshot
+	Calls() []sessions.CallInfo
+	Call(id string) (sessions.CallInfo, error)
+	StartCall(to string, video bool) (sessions.CallInfo, error)
+	Answer(id string) error
+	Decline(id string) error
+	Hangup(id string) error
+	CreateHome(name string) (recovery string, err error)
+	Home() (Home, error)
+	Remove(slug string) error
+	Rename(slug, name, room string) error
+	SetRoom(name string) error
+	SetGroup(slug, name string, members []string) error
+	SetPerson(slug, name string, phones []string) error
+	OpenPairing(minutes int) (PairState, error)
+	ClosePairing() error
+	Pairing() PairState
+	Add(ctx context.Context, req AddRequest) (devices.Member, error)
+	Invite(minutes int, seed string) (InviteState, error)
+	Doctor(ctx context.Context, other string) []Check
+	Events(ctx context.Context) <-chan Event
+}
+
+// Status of the agent.
+type Status struct {
+	Version string         `json:"version"`
+	Node    devices.NodeID `json:"node"`
+	ShortID string         `json:"short_id" doc:"4 characters that name this device while it pairs"`
+	Name    string         `json:"name"`
+	Class   string         `json:"class"`
+	Listen  string         `json:"listen" doc:"member port"`
+	Home    string         `json:"home,omitempty" doc:"home ID, empty before joining"`
+	URI     string         `json:"uri,omitempty" doc:"SIP URI of this device"`
+	Since   time.Time      `json:"since"`
+	PID     int            `json:"pid"`
+}
+
+// Home is what this node knows of its home.
+type Home struct {
+	ID      devices.HomeID `json:"id"`
+	Name    string         `json:"name"`
+	Domain  string         `json:"domain"`
+	Epoch   uint64         `json:"epoch" doc:"number of roster edits"`
+	Members []Member       `json:"members"`
+}
+
+// Member is one node of the home.
+type Member struct {
+	Slug  string         `json:"slug"`
+	Name  string         `json:"name"`
+	Room  string         `json:"room,omitempty"`
+	Class devices.Class  `json:"class"`
+	Role  devices.Role   `json:"role"`
+	Node  devices.NodeID `json:"node"`
+}
+
+// PairState is an open window on a new device, or the last one.
+type PairState struct {
+	State   string    `json:"state" enum:"closed,open,joining,joined,failed"`
+	Code    string    `json:"code,omitempty"`
+	ShortID string    `json:"short_id,omitempty"`
+	QR      string    `json:"qr,omitempty"`
+	Until   time.Time `json:"until,omitzero"`
+	Home    string    `json:"home,omitempty" doc:"name of the home it is about to join"`
+	Name    string    `json:"name,omitempty" doc:"what it will be called there"`
+	Room    string    `json:"room,omitempty"`
+	Reason  string    `json:"reason,omitempty"`
+}
+
+// InviteState is a join token.
+type InviteState struct {
+	Token string    `json:"token"`
+	Until time.Time `json:"until"`
+}
+
+// AddRequest admits a device that shows a code.
+type AddRequest struct {
+	Code string       `json:"code"`
+	ID   string       `json:"id,omitempty" doc:"its 4 characters; needed when several devices wait"`
+	Addr string       `json:"addr,omitempty" doc:"host:port, where multicast does not reach"`
+	Name string       `json:"name,omitempty"`
+	Room string       `json:"room,omitempty"`
+	Role devices.Role `json:"role,omitempty" enum:"owner,device"`
+}
+
+// Check is one finding of the doctor.
+type Check struct {
+	Name   string `json:"name"`
+	Level  string `json:"level" enum:"ok,warn,fail"`
+	Words  string `json:"words"`
+	Advice string `json:"advice,omitempty"`
+}
+
+// Event is one entry of the stream; exactly one of the bodies is set.
+type Event struct {
+	Kind    string             `json:"kind" enum:"directory,call,pairing"`
+	Change  *devices.Change    `json:"change,omitempty"`
+	Call    *sessions.CallInfo `json:"call,omitempty"`
+	Pairing *PairState         `json:"pairing,omitempty"`
+}
+
+// Rooms lists the names that are no devices.
+type Rooms struct {
+	Rooms   []devices.Room   `json:"rooms"`
+	Groups  []devices.Group  `json:"groups"`
+	Persons []devices.Person `json:"persons"`
+}
+
+// Devices lists members and what else is in sight.
+type Devices struct {
+	Devices []devices.Device  `json:"devices"`
+	Foreign []devices.Foreign `json:"foreign"`
+}
+
+// Profiles lists the classes of device.
+type Profiles struct {
+	Profiles []profiles.Profile `json:"profiles"`
+}

@@ -1,0 +1,288 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/danielgtaylor/huma/v2/sse"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/pairing"
+	"github.com/hallway-home/hallway/devices/trust"
+	"github.com/hallway-home/hallway/profiles"
+	"github.com/hallway-home/hallway/sessions"
+)
+
+const (
+	// maxRequest bounds a request's body: names and codes, nothing larger.
+	maxRequest = 64 << 10
+	// prefix of all routes.
+	prefix = "/api/v1"
+)
+
+// statusOf maps errors to HTTP, in this one place.
+func statusOf(err error) int {
+	is := func(targets ...error) bool {
+		for _, t := range targets {
+			if errors.Is(err, t) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case is(sessions.ErrUnknown, sessions.ErrNoSuchCall, trust.ErrNotFound):
+		return http.StatusNotFound
+	case is(trust.ErrNotOwner, trust.ErrLastOwner, trust.ErrRemoved, pairing.ErrWrongCode):
+		return http.StatusForbidden
+	case is(trust.ErrNoHome, sessions.ErrNoHome, trust.ErrHomeExists, sessions.ErrNotRinging, sessions.ErrAlone, pairing.ErrBusy, pairing.ErrClosed, trust.ErrFull):
+		return http.StatusConflict
+	case is(pairing.ErrCode, ErrInput):
+		return http.StatusUnprocessableEntity
+	case is(sessions.ErrTooMany, pairing.ErrGuessing):
+		return http.StatusTooManyRequests
+	}
+	return http.StatusInternalServerError
+}
+
+// ErrInput marks errors that the caller can mend by asking differently.
+var ErrInput = errors.New("the request cannot be carried out as it is")
+
+func problem(err error) error {
+	if err == nil {
+		return nil
+	}
+	return huma.NewError(statusOf(err), err.Error())
+}
+
+type out[T any] struct{ Body T }
+
+type none struct{}
+
+type byID struct {
+	ID string `path:"id" doc:"the call's ID, or the beginning of it" maxLength:"64"`
+}
+
+type bySlug struct {
+	Slug string `path:"slug" maxLength:"64"`
+}
+
+// NewHandler makes the API's routes.
+func NewHandler(b Backend, version string) (http.Handler, huma.API) {
+	mux := http.NewServeMux()
+	conf := huma.DefaultConfig("Hallway", version)
+	conf.OpenAPIPath, conf.DocsPath, conf.SchemasPath = prefix+"/openapi", "", ""
+	conf.CreateHooks = nil // no $schema links: the socket has no host name
+	a := humago.New(mux, conf)
+	reads(a, b)
+	callRoutes(a, b)
+	homeRoutes(a, b)
+	pairRoutes(a, b)
+	eventRoute(a, b)
+	return http.MaxBytesHandler(mux, maxRequest), a
+}
+
+func op(id, method, path, summary string) huma.Operation {
+	return huma.Operation{OperationID: id, Method: method, Path: prefix + path, Summary: summary, MaxBodyBytes: maxRequest}
+}
+
+func get[T any](a huma.API, id, path, summary string, f func() (T, error)) {
+	huma.Register(a, op(id, http.MethodGet, path, summary), func(context.Context, *struct{}) (*out[T], error) {
+		v, err := f()
+		return &out[T]{v}, problem(err)
+	})
+}
+
+func reads(a huma.API, b Backend) {
+	get(a, "status", "/status", "The agent and its place in the home", func() (Status, error) { return b.Status(), nil })
+	get(a, "devices", "/devices", "Members of the home, and what else is in sight", func() (Devices, error) {
+		s := b.Directory()
+		return Devices{orEmpty(s.Devices), orEmpty(s.Foreign)}, nil
+	})
+	get(a, "rooms", "/rooms", "Rooms, groups and persons", func() (Rooms, error) {
+		s := b.Directory()
+		return Rooms{orEmpty(s.Rooms), orEmpty(s.Groups), orEmpty(s.Persons)}, nil
+	})
+	get(a, "profiles", "/profiles", "Classes of device", func() (Profiles, error) {
+		p, err := profiles.All()
+		return Profiles{p}, err
+	})
+	huma.Register(a, op("resolve", http.MethodGet, "/resolve/{slug}", "What a name means now"), func(_ context.Context, in *bySlug) (*out[devices.Resolution], error) {
+		r, ok := b.Directory().Resolve(devices.Slug(in.Slug))
+		if !ok {
+			return nil, problem(fmt.Errorf("%q: %w", in.Slug, trust.ErrNotFound))
+		}
+		return &out[devices.Resolution]{r}, nil
+	})
+	huma.Register(a, op("doctor", http.MethodGet, "/doctor", "What the agent finds wrong"), func(ctx context.Context, in *struct {
+		Device string `query:"device" maxLength:"64"`
+	}) (*out[[]Check], error) {
+		return &out[[]Check]{orEmpty(b.Doctor(ctx, in.Device))}, nil
+	})
+}
+
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func callRoutes(a huma.API, b Backend) {
+	get(a, "calls", "/calls", "Living and recent calls", func() ([]sessions.CallInfo, error) { return orEmpty(b.Calls()), nil })
+	huma.Register(a, op("call", http.MethodGet, "/calls/{id}", "One call"), func(_ context.Context, in *byID) (*out[sessions.CallInfo], error) {
+		c, err := b.Call(in.ID)
+		return &out[sessions.CallInfo]{c}, problem(err)
+	})
+	huma.Register(a, op("start-call", http.MethodPost, "/calls", "Call a device, room, group or person"), func(_ context.Context, in *struct {
+		Body struct {
+			To    string `json:"to" maxLength:"200" doc:"name or SIP URI"`
+			Video bool   `json:"video,omitempty"`
+		}
+	}) (*out[sessions.CallInfo], error) {
+		c, err := b.StartCall(in.Body.To, in.Body.Video)
+		return &out[sessions.CallInfo]{c}, problem(err)
+	})
+	for _, r := range []struct {
+		id, method, path, summary string
+		f                         func(string) error
+	}{
+		{"answer", http.MethodPost, "/calls/{id}/answer", "Accept a ringing call", b.Answer},
+		{"decline", http.MethodPost, "/calls/{id}/decline", "Refuse a ringing call", b.Decline},
+		{"hangup", http.MethodDelete, "/calls/{id}", "End a call", b.Hangup},
+	} {
+		huma.Register(a, op(r.id, r.method, r.path, r.summary), func(_ context.Context, in *byID) (*none, error) {
+			return nil, problem(r.f(in.ID))
+		})
+	}
+}
+
+func homeRoutes(a huma.API, b Backend) {
+	get(a, "home", "/home", "The home and its members", b.Home)
+	huma.Register(a, op("create-home", http.MethodPost, "/home", "Make a home; the recovery code is shown this once"), func(_ context.Context, in *struct {
+		Body struct {
+			Name string `json:"name" minLength:"1" maxLength:"64"`
+		}
+	}) (*out[struct {
+		Recovery string `json:"recovery"`
+	}], error) {
+		code, err := b.CreateHome(in.Body.Name)
+		if err != nil {
+			return nil, problem(err)
+		}
+		o := &out[struct {
+			Recovery string `json:"recovery"`
+		}]{}
+		o.Body.Recovery = code
+		return o, nil
+	})
+	huma.Register(a, op("remove", http.MethodDelete, "/home/members/{slug}", "Remove a device for good"), func(_ context.Context, in *bySlug) (*none, error) {
+		return nil, problem(b.Remove(in.Slug))
+	})
+	huma.Register(a, op("rename", http.MethodPatch, "/home/names/{slug}", "Rename something; its URI stays"), func(_ context.Context, in *struct {
+		bySlug
+		Body struct {
+			Name string `json:"name,omitempty" maxLength:"64"`
+			Room string `json:"room,omitempty" maxLength:"64" doc:"devices only: move it there"`
+		}
+	}) (*none, error) {
+		return nil, problem(b.Rename(in.Slug, in.Body.Name, in.Body.Room))
+	})
+	huma.Register(a, op("set-room", http.MethodPost, "/home/rooms", "Make a room"), func(_ context.Context, in *struct {
+		Body struct {
+			Name string `json:"name" minLength:"1" maxLength:"64"`
+		}
+	}) (*none, error) {
+		return nil, problem(b.SetRoom(in.Body.Name))
+	})
+	type named struct {
+		Body struct {
+			Slug    string   `json:"slug,omitempty" maxLength:"64" doc:"which one to change; empty makes one"`
+			Name    string   `json:"name" minLength:"1" maxLength:"64"`
+			Members []string `json:"members" maxItems:"32" doc:"names"`
+		}
+	}
+	huma.Register(a, op("set-group", http.MethodPost, "/home/groups", "Make or change a group of names"), func(_ context.Context, in *named) (*none, error) {
+		return nil, problem(b.SetGroup(in.Body.Slug, in.Body.Name, in.Body.Members))
+	})
+	huma.Register(a, op("set-person", http.MethodPost, "/home/persons", "Make or change a person and their phones"), func(_ context.Context, in *named) (*none, error) {
+		return nil, problem(b.SetPerson(in.Body.Slug, in.Body.Name, in.Body.Members))
+	})
+}
+
+func pairRoutes(a huma.API, b Backend) {
+	get(a, "pairing", "/pair", "The pairing window of this device", func() (PairState, error) { return b.Pairing(), nil })
+	type minutes struct {
+		Body struct {
+			Minutes int    `json:"minutes,omitempty" minimum:"0" maximum:"15"`
+			Seed    string `json:"seed,omitempty" maxLength:"100" doc:"invite only: host:port of this node, for networks without multicast"`
+		}
+	}
+	huma.Register(a, op("open-pairing", http.MethodPost, "/pair", "Show a code, so that an owner can add this device"), func(_ context.Context, in *minutes) (*out[PairState], error) {
+		s, err := b.OpenPairing(in.Body.Minutes)
+		return &out[PairState]{s}, problem(err)
+	})
+	huma.Register(a, op("close-pairing", http.MethodDelete, "/pair", "Close the window"), func(context.Context, *struct{}) (*none, error) {
+		return nil, problem(b.ClosePairing())
+	})
+	huma.Register(a, op("add", http.MethodPost, "/add", "Admit a device that shows a code"), func(ctx context.Context, in *struct{ Body AddRequest }) (*out[Member], error) {
+		m, err := b.Add(ctx, in.Body)
+		return &out[Member]{MemberOf(m)}, problem(err)
+	})
+	huma.Register(a, op("invite", http.MethodPost, "/invite", "Make a one-time join token"), func(_ context.Context, in *minutes) (*out[InviteState], error) {
+		s, err := b.Invite(in.Body.Minutes, in.Body.Seed)
+		return &out[InviteState]{s}, problem(err)
+	})
+}
+
+// MemberOf shows a roster entry.
+func MemberOf(m devices.Member) Member {
+	return Member{m.Slug, m.Name, m.Room, m.Class, m.Role, m.Node}
+}
+
+func eventRoute(a huma.API, b Backend) {
+	sse.Register(a, op("events", http.MethodGet, "/events", "Changes of directory, calls and pairing, as they happen"),
+		map[string]any{"event": Event{}}, func(ctx context.Context, _ *struct{}, send sse.Sender) {
+			for e := range b.Events(ctx) {
+				if send.Data(e) != nil {
+					return
+				}
+			}
+		})
+}
+
+// Listen takes the Unix socket. A socket left by a dead agent is replaced; a living
+// one is an error.
+func Listen(path string) (net.Listener, error) {
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("another agent already serves %s; stop it, or choose another folder with --data", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cannot replace the old socket %s: %w", path, err)
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve the API at %s: %w", path, err)
+	}
+	return ln, os.Chmod(path, 0o600)
+}
+
+// Serve runs the API until ctx ends.
+func Serve(ctx context.Context, ln net.Listener, b Backend, version string) error {
+	h, _ := NewHandler(b, version)
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, BaseContext: func(net.Listener) context.Context { return ctx }}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

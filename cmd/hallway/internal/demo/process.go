@@ -1,0 +1,160 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
+	"github.com/hallway-home/hallway/test/netlab"
+)
+
+// agentProc is one device of the demo.
+type agentProc struct {
+	name, class, room, dir string
+	clip                   clipSpec
+
+	cmd  *exec.Cmd
+	api  *api.Client
+	host *netlab.Host
+	port int
+	done chan error
+}
+
+// network is where the agents live: namespaces, or loopback where those are not
+// allowed.
+type network interface {
+	describe() string
+	prepare(a *agentProc, index int) (args []string, err error)
+	command(ctx context.Context, a *agentProc, exe string, args []string) *exec.Cmd
+	seed(a *agentProc) string // what a join token needs to find the owner, if multicast does not
+	close() error
+}
+
+func newNetwork(loopback bool) (network, error) {
+	if loopback {
+		return &loopbackNet{}, nil
+	}
+	lab, err := netlab.New()
+	if errors.Is(err, netlab.ErrUnsupported) {
+		return &loopbackNet{}, nil
+	}
+	return &namespaces{lab}, err
+}
+
+type namespaces struct{ lab *netlab.Lab }
+
+func (n *namespaces) describe() string { return "one namespace for each device, on a private bridge" }
+
+func (n *namespaces) prepare(a *agentProc, _ int) (args []string, err error) {
+	a.host, err = n.lab.Host(a.class)
+	return nil, err
+}
+
+func (n *namespaces) command(ctx context.Context, a *agentProc, exe string, args []string) *exec.Cmd {
+	return a.host.Command(ctx, exe, args...)
+}
+
+func (n *namespaces) seed(*agentProc) string { return "" }
+
+func (n *namespaces) close() error { return n.lab.Close() }
+
+// loopbackNet runs all agents on 127.0.0.1 with a port each; they name each other as
+// peers, because multicast on loopback is not a matter of course.
+type loopbackNet struct{}
+
+const loopbackPort = 15061
+
+func (*loopbackNet) describe() string {
+	return "loopback with static peers (namespaces need root and iproute2)"
+}
+
+func (*loopbackNet) prepare(a *agentProc, index int) ([]string, error) {
+	a.port = loopbackPort + index
+	args := []string{"--interface", "lo", "--listen", fmt.Sprintf("127.0.0.1:%d", a.port)}
+	for i := range index {
+		args = append(args, "--peer", fmt.Sprintf("127.0.0.1:%d", loopbackPort+i))
+	}
+	return args, nil
+}
+
+func (*loopbackNet) command(ctx context.Context, _ *agentProc, exe string, args []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, exe, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 3 * time.Second
+	return cmd
+}
+
+func (*loopbackNet) seed(a *agentProc) string { return fmt.Sprintf("127.0.0.1:%d", a.port) }
+
+func (*loopbackNet) close() error { return nil }
+
+// start runs the agent and waits until its API answers.
+func (a *agentProc) start(ctx context.Context, n network, index int, token string) error {
+	if err := os.MkdirAll(a.dir, 0o755); err != nil { //nolint:gosec // people look into it
+		return err
+	}
+	args := []string{
+		"up", "--data", a.dir, "--name", a.name, "--class", a.class, "--room", a.room,
+		"--source-clip", a.clip.File, "--sink-record", filepath.Join(a.dir, "recordings"),
+	}
+	extra, err := n.prepare(a, index)
+	if err != nil {
+		return err
+	}
+	args = append(args, extra...)
+	if token != "" {
+		args = append(args, "--join", token)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	logFile, err := os.Create(filepath.Join(a.dir, "log.txt"))
+	if err != nil {
+		return err
+	}
+	a.cmd = n.command(ctx, a, exe, args)
+	a.cmd.Stdout, a.cmd.Stderr = logFile, logFile
+	if err := a.cmd.Start(); err != nil {
+		return err
+	}
+	a.done = make(chan error, 1)
+	go func() {
+		a.done <- a.cmd.Wait()
+		_ = logFile.Close()
+	}()
+	a.api = api.NewClient(filepath.Join(a.dir, "hallway.sock"))
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if a.api.Do(ctx, http.MethodGet, "/status", nil, nil) == nil {
+			return nil
+		}
+		select {
+		case err := <-a.done:
+			a.done <- err
+			return fmt.Errorf("the %s ended at once: %w", a.name, err)
+		default:
+		}
+	}
+	return fmt.Errorf("the %s did not start within 10 s", a.name)
+}
+
+func (a *agentProc) stop() {
+	if a.cmd == nil || a.cmd.Process == nil {
+		return
+	}
+	_ = syscall.Kill(-a.cmd.Process.Pid, syscall.SIGTERM)
+	select {
+	case <-a.done:
+	case <-time.After(5 * time.Second):
+		_ = syscall.Kill(-a.cmd.Process.Pid, syscall.SIGKILL)
+		<-a.done
+	}
+}

@@ -1,0 +1,148 @@
+// Package doctor owns the checks that need no running agent: interfaces, multicast,
+// the member port, the clock, the disk and the programs that pipelines need.
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
+	"github.com/hallway-home/hallway/cmd/hallway/internal/config"
+	"github.com/hallway-home/hallway/profiles"
+)
+
+// lowDisk is when writing soon fails; the store needs a few megabytes.
+const lowDisk = 16 << 20
+
+// Local runs all checks; running tells whether an agent holds the port already.
+func Local(c config.Config, running bool) []api.Check {
+	out := []api.Check{interfaces(c), multicast(), port(c, running), clock(time.Now()), disk(c)}
+	return append(out, pipelines(c)...)
+}
+
+func ok(name, format string, args ...any) api.Check {
+	return api.Check{Name: name, Level: "ok", Words: fmt.Sprintf(format, args...)}
+}
+
+func usable(c config.Config) []net.Interface {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(all, func(i net.Interface) bool {
+		if i.Flags&net.FlagUp == 0 {
+			return true
+		}
+		if len(c.Interfaces) > 0 {
+			return !slices.Contains(c.Interfaces, i.Name)
+		}
+		addrs, _ := i.Addrs()
+		return i.Flags&net.FlagLoopback != 0 || i.Flags&net.FlagMulticast == 0 || len(addrs) == 0
+	})
+}
+
+func interfaces(c config.Config) api.Check {
+	for _, want := range c.Interfaces {
+		if _, err := net.InterfaceByName(want); err != nil {
+			return api.Check{Name: "interfaces", Level: "fail", Words: "there is no interface " + want, Advice: "correct `interfaces` in hallway.yaml; `ip link` lists them"}
+		}
+	}
+	var names []string
+	for _, i := range usable(c) {
+		names = append(names, i.Name)
+	}
+	if len(names) == 0 {
+		return api.Check{Name: "interfaces", Level: "fail", Words: "no network interface is up with an address", Advice: "connect the network"}
+	}
+	return ok("interfaces", "%v", names)
+}
+
+// multicast joins the mDNS group; it sends nothing.
+func multicast() api.Check {
+	conn, err := net.ListenMulticastUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: 5353})
+	if err != nil {
+		return api.Check{Name: "multicast", Level: "fail", Words: err.Error(), Advice: "devices cannot find each other; name them in `peers`, or allow multicast"}
+	}
+	_ = conn.Close()
+	return ok("multicast", "the discovery group can be joined")
+}
+
+func port(c config.Config, running bool) api.Check {
+	if running {
+		return ok("port", "%s is served by the running agent", c.Listen)
+	}
+	ln, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return api.Check{Name: "port", Level: "fail", Words: fmt.Sprintf("the member port %s cannot be used: %v", c.Listen, err), Advice: "stop the program that holds it, or choose another with --listen"}
+	}
+	_ = ln.Close()
+	return ok("port", "%s is free", c.Listen)
+}
+
+// clock only warns: nothing in a home depends on it but what people read.
+func clock(now time.Time) api.Check {
+	if now.Year() < 2025 {
+		return api.Check{Name: "clock", Level: "warn", Words: "the clock says " + now.Format("2006-01-02"), Advice: "calls work; times in lists will be wrong until it is set"}
+	}
+	return ok("clock", "%s", now.Format(time.RFC3339))
+}
+
+func disk(c config.Config) api.Check {
+	dir := c.Data
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	f, err := os.CreateTemp(dir, ".hallway-*")
+	if err != nil {
+		why := err
+		var p *os.PathError
+		if errors.As(err, &p) {
+			why = p.Err
+		}
+		return api.Check{Name: "disk", Level: "fail", Words: fmt.Sprintf("cannot write in %s: %v", dir, why), Advice: "choose another data folder with --data"}
+	}
+	_ = f.Close()
+	_ = os.Remove(f.Name())
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err == nil && st.Bavail*uint64(st.Bsize) < lowDisk { //nolint:gosec // a block size is positive
+		return api.Check{Name: "disk", Level: "warn", Words: fmt.Sprintf("less than 16 MiB are free in %s", dir), Advice: "free some space"}
+	}
+	return ok("disk", "%s can be written", dir)
+}
+
+func pipelines(c config.Config) []api.Check {
+	var out []api.Check
+	for name, get := range map[string]func() (*profiles.Pipeline, error){"source": c.SourcePipeline, "sink": c.SinkPipeline} {
+		p, err := get()
+		switch {
+		case err != nil:
+			out = append(out, api.Check{Name: name, Level: "fail", Words: err.Error()})
+		case p == nil:
+		default:
+			if _, err := exec.LookPath(p.Command[0]); err != nil {
+				out = append(out, api.Check{Name: name, Level: "fail", Words: fmt.Sprintf("the pipeline %s needs the program %s, which is not installed", p.Name, p.Command[0]), Advice: "install it, or choose another pipeline"})
+				continue
+			}
+			out = append(out, ok(name, "pipeline %s with %s", p.Name, p.Command[0]))
+		}
+	}
+	if c.Source.Clip != "" {
+		if _, err := os.Stat(c.Source.Clip); err != nil {
+			out = append(out, api.Check{Name: "source", Level: "fail", Words: fmt.Sprintf("the clip cannot be read: %v", err), Advice: "correct source.clip; `make clips` makes some"})
+		} else {
+			out = append(out, ok("source", "clip %s", c.Source.Clip))
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Check) int { return slices.Compare([]byte(a.Name), []byte(b.Name)) })
+	return out
+}

@@ -1,0 +1,14 @@
+// Command hallway is the agent that runs on each device of a home, and the command line
+// that speaks to it.
+package main
+
+import (
+	"os"
+
+	"github.com/hallway-home/hallway/cmd/hallway/internal/cli"
+)
+
+// version is set by the build (-ldflags -X).
+var version = "dev"
+
+func main() { os.Exit(cli.Main(os.Args[1:], version, os.Stdout, os.Stderr)) }
