@@ -1,7 +1,6 @@
 package media
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"text/template"
 	"time"
 )
 
@@ -49,19 +47,21 @@ func (t *tail) last() string {
 	return lines[len(lines)-1]
 }
 
-// expand fills the words of a command in.
+// expand fills the words of a command in, such as {{.VideoPort}}. It is no template
+// engine on purpose: one would keep every method of the program in the binary. An unknown
+// word is an error.
 func expand(command []string, words map[string]any) ([]string, error) {
+	var pairs []string
+	for k, v := range words {
+		pairs = append(pairs, "{{."+k+"}}", fmt.Sprint(v))
+	}
+	r := strings.NewReplacer(pairs...)
 	out := make([]string, len(command))
 	for i, c := range command {
-		t, err := template.New("").Option("missingkey=error").Parse(c)
-		if err != nil {
-			return nil, fmt.Errorf("pipeline word %q: %w", c, err)
+		out[i] = r.Replace(c)
+		if strings.Contains(out[i], "{{") {
+			return nil, fmt.Errorf("pipeline word %q: the words are {{.VideoPort}}, {{.AudioPort}} and {{.SDP}}, each only where it has a meaning", c)
 		}
-		var b bytes.Buffer
-		if err := t.Execute(&b, words); err != nil {
-			return nil, fmt.Errorf("pipeline word %q: %w", c, err)
-		}
-		out[i] = b.String()
 	}
 	return out, nil
 }
