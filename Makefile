@@ -1,0 +1,75 @@
+# Everything a developer runs. `make` shows the list.
+SHELL := /bin/bash
+GO ?= go
+BUILD := build
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# What ships has no C in it and no trace of the machine that built it.
+SHIP := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+GOLANGCI := $(BUILD)/bin/golangci-lint
+GOLANGCI_VERSION := v2.15.0
+KEEP ?=
+FUZZTIME ?= 2m
+SOAK ?= 5m
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo clips test unit e2e soak fuzz bench lint fmt cross deps clean
+
+help: ## show this list
+	@printf 'Hallway: the screens, cameras and speakers of a home call each other by name.\n\n'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@printf '\n  KEEP=1 leaves the demo running; FUZZTIME=20s and SOAK=30s shorten the long runs.\n'
+
+build: ## build/hallway, as it ships
+	@mkdir -p $(BUILD)
+	$(SHIP) -o $(BUILD)/hallway ./cmd/hallway
+
+demo: deps build ## a small home on this machine: it finds itself, two rooms talk, the recordings are checked
+	$(BUILD)/hallway demo --dir $(BUILD)/demo $(if $(KEEP),--keep)
+
+clips: deps build ## only the clips of the demo, under build/clips
+	$(BUILD)/hallway demo --clips --dir $(BUILD)
+
+test: deps ## every test; a summary at the end
+	@scripts/test all
+
+unit: ## tests of the packages alone, with the race detector
+	@scripts/test unit
+
+e2e: ## tests between processes in network namespaces (root)
+	@scripts/test e2e
+
+fuzz: ## each fuzz target for FUZZTIME
+	@FUZZTIME=$(FUZZTIME) scripts/fuzz
+
+soak: fuzz ## fuzz targets, then calls for SOAK without growing
+	HALLWAY_SOAK=$(SOAK) scripts/test soak
+
+bench: deps build ## the budgets, measured: a table and build/bench.json
+	$(GO) run ./test/bench -hallway $(BUILD)/hallway -out $(BUILD)/bench.json
+
+lint: $(GOLANGCI) ## vet, golangci-lint and formatting
+	$(GO) vet ./...
+	$(GO) vet -tags hallwaytest ./...
+	$(GOLANGCI) run --timeout 10m
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run: make fmt'; exit 1; }
+
+$(GOLANGCI):
+	@mkdir -p $(BUILD)/bin
+	@if command -v golangci-lint >/dev/null && golangci-lint version 2>/dev/null | grep -q '$(GOLANGCI_VERSION:v%=%)'; then \
+		ln -sf "$$(command -v golangci-lint)" $@; \
+	else \
+		echo 'building golangci-lint $(GOLANGCI_VERSION) (about two minutes, once)'; \
+		GOBIN=$(CURDIR)/$(BUILD)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION); \
+	fi
+
+fmt: ## format the code
+	gofmt -w $$(git ls-files '*.go')
+
+cross: ## every firmware target, with the size budget
+	$(GO) run ./firmware/cross -out $(BUILD)/firmware -version '$(VERSION)'
+
+deps: ## install what is missing (apt, as root or with sudo), or say what is
+	@scripts/deps
+
+clean: ## remove what was built
+	rm -rf $(BUILD)
