@@ -1,6 +1,7 @@
 // Package netlab makes hosts of network namespaces: each has its own interfaces, ports
 // and processes, on a private bridge in a namespace of its own, so nothing reaches the
-// machine's real network. It needs root and `ip` (iproute2).
+// machine's real network. It needs root and `ip` (iproute2). Tests use it, and so does
+// `hallway demo`; it imports nothing but the standard library.
 //
 // A Lab and its Hosts may be used from several goroutines once they are made; Close
 // ends every process in them. Namespaces of dead runs are swept by the next one.
@@ -8,6 +9,8 @@ package netlab
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -19,7 +22,14 @@ import (
 	"time"
 )
 
-const prefix = "hwlab"
+const (
+	// prefix of every namespace, followed by the process that made it.
+	prefix = "hwlab"
+	// MaxHosts on one bridge: the last number of an IPv4 address.
+	MaxHosts = 250
+	// stopGrace is how long a program may take to end after SIGTERM.
+	stopGrace = 3 * time.Second
+)
 
 // ErrUnsupported says that this machine cannot make namespaces.
 var ErrUnsupported = errors.New("network namespaces need root and the program ip (Debian: apt install iproute2)")
@@ -29,31 +39,25 @@ type Lab struct {
 	name  string
 	mu    sync.Mutex
 	hosts []*Host
-	n     int
 }
 
-// Host is one namespace on the lab's bridge.
+// Host is one namespace on the lab's bridge, with one interface, eth0.
 type Host struct {
 	Name string // as given
 	NS   string // namespace
 	IPv4 string
-	IPv6 string
+	IPv6 string // a unique local address; a link-local one exists as well
 	port string // its end at the bridge
 	lab  *Lab
 }
 
 // ip runs the ip command.
 func ip(args ...string) error {
-	out, err := exec.Command("ip", args...).CombinedOutput() //nolint:gosec // our own words
+	out, err := exec.Command("ip", args...).CombinedOutput() //nolint:noctx // ends by itself
 	if err != nil {
 		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
-}
-
-var labs struct {
-	sync.Mutex
-	n int
 }
 
 // New makes an empty network.
@@ -65,13 +69,13 @@ func New() (*Lab, error) {
 		return nil, ErrUnsupported
 	}
 	sweep()
-	labs.Lock()
-	labs.n++
-	l := &Lab{name: fmt.Sprintf("%s-%d-%d", prefix, os.Getpid(), labs.n)}
-	labs.Unlock()
+	var tag [3]byte
+	_, _ = rand.Read(tag[:]) // never fails (crypto/rand)
+	l := &Lab{name: fmt.Sprintf("%s-%d-%s", prefix, os.Getpid(), hex.EncodeToString(tag[:]))}
 	for _, cmd := range [][]string{
 		{"netns", "add", l.name},
 		{"-n", l.name, "link", "set", "lo", "up"},
+		// Snooping would want a querier; without one it drops multicast after a while.
 		{"-n", l.name, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"},
 		{"-n", l.name, "link", "set", "br0", "up"},
 	} {
@@ -91,7 +95,8 @@ func sweep() {
 		if len(parts) < 3 || parts[0] != prefix {
 			continue
 		}
-		if pid, err := strconv.Atoi(parts[1]); err == nil && syscall.Kill(pid, 0) != nil {
+		if pid, err := strconv.Atoi(parts[1]); err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			end(e.Name())
 			_ = ip("netns", "del", e.Name())
 		}
 	}
@@ -101,25 +106,28 @@ func sweep() {
 func (l *Lab) Host(name string) (*Host, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.n++
-	h := &Host{
-		Name: name, NS: fmt.Sprintf("%s-%d", l.name, l.n), port: fmt.Sprintf("p%d", l.n), lab: l,
-		IPv4: fmt.Sprintf("10.77.0.%d", l.n), IPv6: fmt.Sprintf("fd77::%x", l.n),
+	n := len(l.hosts) + 1
+	if n > MaxHosts {
+		return nil, fmt.Errorf("a lab has at most %d hosts", MaxHosts)
 	}
-	l.hosts = append(l.hosts, h)
+	h := &Host{
+		Name: name, NS: fmt.Sprintf("%s-%d", l.name, n), port: fmt.Sprintf("p%d", n), lab: l,
+		IPv4: fmt.Sprintf("10.77.0.%d", n), IPv6: fmt.Sprintf("fd77::%x", n),
+	}
 	if err := ip("netns", "add", h.NS); err != nil {
 		return nil, err
 	}
-	for _, knob := range []string{"net/ipv6/conf/all/accept_dad", "net/ipv6/conf/default/accept_dad", "net/ipv6/conf/default/dad_transmits"} {
-		_ = h.write("/proc/sys/"+knob, "0") // addresses are usable without waiting
-	}
+	l.hosts = append(l.hosts, h)
 	for _, cmd := range [][]string{
+		// No duplicate address detection: addresses are usable without waiting.
+		{"netns", "exec", h.NS, "sh", "-c", "for k in all/accept_dad default/accept_dad default/dad_transmits; do echo 0 > /proc/sys/net/ipv6/conf/$k; done 2>/dev/null; :"},
 		{"-n", h.NS, "link", "set", "lo", "up"},
 		{"-n", h.NS, "link", "add", "eth0", "type", "veth", "peer", "name", h.port, "netns", l.name},
 		{"-n", l.name, "link", "set", h.port, "master", "br0", "up"},
 		{"-n", h.NS, "addr", "add", h.IPv4 + "/24", "dev", "eth0"},
 		{"-n", h.NS, "link", "set", "eth0", "up"},
 		{"-n", h.NS, "addr", "add", h.IPv6 + "/64", "dev", "eth0", "nodad"},
+		// A home has a router; here it does not answer.
 		{"-n", h.NS, "route", "add", "default", "via", "10.77.0.254"},
 	} {
 		if err := ip(cmd...); err != nil {
@@ -129,16 +137,13 @@ func (l *Lab) Host(name string) (*Host, error) {
 	return h, nil
 }
 
-func (h *Host) write(path, value string) error {
-	return exec.Command("ip", "netns", "exec", h.NS, "sh", "-c", "echo "+value+" > "+path).Run() //nolint:gosec // our own words
-}
-
-// Command prepares a program on the host. It dies with this process, and with ctx.
+// Command prepares a program on the host. It dies with this process, and with ctx, then
+// with all that it started.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.NS, name}, args...)...) //nolint:gosec // tests name their programs
+	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.NS, name}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = 3 * time.Second
+	cmd.WaitDelay = stopGrace
 	return cmd
 }
 
@@ -148,19 +153,26 @@ func (h *Host) Down() error { return ip("-n", h.lab.name, "link", "set", h.port,
 // Up plugs the cable in.
 func (h *Host) Up() error { return ip("-n", h.lab.name, "link", "set", h.port, "up") }
 
+// end kills what still runs in a namespace, and only that: `ip netns pids` lists nothing else.
+func end(ns string) {
+	pids, err := exec.Command("ip", "netns", "pids", ns).Output() //nolint:noctx // ends by itself
+	if err != nil {
+		return
+	}
+	for p := range strings.FieldsSeq(string(pids)) {
+		if pid, err := strconv.Atoi(p); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
 // Close ends what still runs on the hosts and removes them.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var errs []error
+	errs := make([]error, 0, len(l.hosts)+1)
 	for _, h := range l.hosts {
-		if pids, err := exec.Command("ip", "netns", "pids", h.NS).Output(); err == nil { //nolint:gosec // our own words
-			for _, p := range strings.Fields(string(pids)) {
-				if pid, err := strconv.Atoi(p); err == nil {
-					_ = syscall.Kill(pid, syscall.SIGKILL)
-				}
-			}
-		}
+		end(h.NS)
 		errs = append(errs, ip("netns", "del", h.NS))
 	}
 	l.hosts = nil
