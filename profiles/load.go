@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -76,8 +77,8 @@ func (p Profile) check() error {
 		return fmt.Errorf("behaviour: ring-timeout must be at least 1s and max-calls at least 1")
 	}
 	for _, l := range p.Pipelines {
-		if l.Name == "" || len(l.Command) == 0 || l.Kind != SourcePipeline && l.Kind != SinkPipeline {
-			return fmt.Errorf("pipeline %q needs a name, a kind (source or sink) and a command", l.Name)
+		if err := l.check(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -105,8 +106,17 @@ func All() ([]Profile, error) {
 	return out, nil
 }
 
-// ForClass returns one embedded profile.
+// ForClass returns one embedded profile. It reads that one alone: a device needs no other.
 func ForClass(class string) (Profile, error) {
+	file := class + ".yaml"
+	if class == "stb" {
+		file = "set-top-box.yaml"
+	}
+	if data, err := embedded.ReadFile("data/" + file); err == nil {
+		if p, err := Parse(file, data); err != nil || p.Class == class {
+			return p, err
+		}
+	}
 	all, err := All()
 	if err != nil {
 		return Profile{}, err
@@ -119,6 +129,27 @@ func ForClass(class string) (Profile, error) {
 		names = append(names, p.Class)
 	}
 	return Profile{}, fmt.Errorf("there is no profile for class %q; the classes are %v", class, names)
+}
+
+// check that the command and what is said about it fit together.
+func (l Pipeline) check() error {
+	if l.Name == "" || len(l.Command) == 0 || l.Kind != SourcePipeline && l.Kind != SinkPipeline {
+		return fmt.Errorf("pipeline %q needs a name, a kind (source or sink) and a command", l.Name)
+	}
+	text := strings.Join(l.Command, " ")
+	for kind, codec := range map[string]*Codec{"Video": l.Video, "Audio": l.Audio} {
+		word := "{{." + kind + "Port}}"
+		if l.Kind == SourcePipeline && (codec != nil) != strings.Contains(text, word) {
+			return fmt.Errorf("pipeline %q: a source that sends %s names its codec and has %s in its command", l.Name, strings.ToLower(kind), word)
+		}
+	}
+	if l.Kind == SourcePipeline && l.Video == nil && l.Audio == nil {
+		return fmt.Errorf("pipeline %q: a source names the codec of what it sends, under video or audio", l.Name)
+	}
+	if l.Kind == SinkPipeline && !strings.Contains(text, "{{.SDP}}") {
+		return fmt.Errorf("pipeline %q: a sink needs {{.SDP}} in its command, the file that says where RTP comes", l.Name)
+	}
+	return nil
 }
 
 // Pipeline finds a pipeline of the profile by name.

@@ -71,3 +71,45 @@ func TestMatch(t *testing.T) {
 		t.Errorf("different codecs matched: %v", err)
 	}
 }
+
+func TestPipelinesFitTheirCommands(t *testing.T) {
+	profile := func(pipeline string) []byte {
+		return []byte("class: tv\ntitle: TV\ncapabilities: {audio: {direction: inactive}, video: {direction: inactive}}\n" +
+			"behaviour: {ring-timeout: 45s, max-calls: 1}\npipelines:\n  - {" + pipeline + "}\n")
+	}
+	const good = "name: cam, kind: source, command: [ffmpeg, 'rtp://127.0.0.1:{{.VideoPort}}'], video: {name: VP8, clock: 90000}"
+	p, err := Parse("own.yaml", profile(good))
+	if err != nil || p.Pipelines[0].Video.Name != "VP8" {
+		t.Fatal(p, err)
+	}
+	for name, c := range map[string]struct{ pipeline, want string }{
+		"unknown key":   {good + ", shell: true", "[6:"},
+		"no codec":      {strings.Replace(good, "video:", "audio:", 1), "VideoPort"},
+		"no command":    {"name: cam, kind: source", "needs a name"},
+		"deaf sink":     {"name: out, kind: sink, command: [ffplay]", "{{.SDP}}"},
+		"other kind":    {strings.Replace(good, "source", "filter", 1), "kind"},
+		"silent source": {"name: s, kind: source, command: ['true']", "under video or audio"},
+	} {
+		_, err := Parse("own.yaml", profile(c.pipeline))
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "own.yaml") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestCodecsComeInTheOrderOfTheHouse(t *testing.T) {
+	for _, class := range []string{"tv", "camera", "doorbell", "stb", "speaker", "panel", "phone"} {
+		c := caps(t, class)
+		var names []string
+		for _, x := range append(append([]Codec{}, c.Audio.Codecs...), c.Video.Codecs...) {
+			names = append(names, x.Name)
+		}
+		want := "opus G722 PCMU PCMA H264 VP8"
+		if class == "speaker" {
+			want = "opus G722 PCMU PCMA"
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s: %s, want %s", class, got, want)
+		}
+	}
+}

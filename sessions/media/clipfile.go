@@ -121,7 +121,7 @@ func (c *clipFile) addTrack(t webm.TrackEntry, byNumber map[uint64]func(time.Dur
 			return err
 		}
 		c.tracks = append(c.tracks, sessions.Track{Kind: "audio", Codec: codec})
-		byNumber[t.TrackNumber] = c.addPlain
+		byNumber[t.TrackNumber] = c.reblock()
 	case "A_OPUS":
 		c.tracks = append(c.tracks, sessions.Track{Kind: "audio", Codec: profiles.Codec{Name: "opus", ClockRate: 48000, Channels: 2}})
 		add("audio", plain)
@@ -131,15 +131,27 @@ func (c *clipFile) addTrack(t webm.TrackEntry, byNumber map[uint64]func(time.Dur
 	return nil
 }
 
-// plainFrame is 20 ms of G.711 or G.722, which both have 8,000 bytes a second.
-const plainFrame = 160
+const (
+	// plainFrame is 20 ms of G.711 or G.722, which both have 8,000 bytes a second.
+	plainFrame, plainTime = 160, 20 * time.Millisecond
+	// maxPlainGap is how far a block's time may be from where its bytes belong.
+	maxPlainGap = 100 * time.Millisecond
+)
 
-// addPlain cuts what a file keeps in long blocks into packets of 20 ms.
-func (c *clipFile) addPlain(at time.Duration, _ bool, b []byte) {
-	for ; len(b) > 0; at += 20 * time.Millisecond {
-		n := min(len(b), plainFrame)
-		c.frames = append(c.frames, frame{"audio", at, true, b[:n]})
-		b = b[n:]
+// reblock cuts what a file keeps in blocks of any size into packets of 20 ms. The bytes
+// say what time it is; a gap in the file's own times starts anew.
+func (c *clipFile) reblock() func(at time.Duration, key bool, b []byte) {
+	var rest []byte
+	var next time.Duration // of rest's first byte
+	return func(at time.Duration, _ bool, b []byte) {
+		expected := next + time.Duration(len(rest))*time.Second/8000
+		if len(rest) == 0 || (at-expected).Abs() > maxPlainGap {
+			rest, next = nil, at
+		}
+		for rest = append(rest, b...); len(rest) >= plainFrame; rest = rest[plainFrame:] {
+			c.frames = append(c.frames, frame{"audio", next, true, rest[:plainFrame:plainFrame]})
+			next += plainTime
+		}
 	}
 }
 

@@ -325,9 +325,10 @@ func TestAllLegsShareOnePort(t *testing.T) {
 
 func BenchmarkOfferAnswer(b *testing.B) {
 	fa, fb := New(Config{Endpoint: newFakeEnd(), Interfaces: []string{"lo"}}), New(Config{Endpoint: newFakeEnd(), Interfaces: []string{"lo"}})
+	tv, panel := caps(b, "tv"), caps(b, "panel")
 	for b.Loop() {
-		x, _ := fa.NewLeg(sessions.LegConfig{Capabilities: caps(b, "tv")})
-		y, _ := fb.NewLeg(sessions.LegConfig{Capabilities: caps(b, "panel")})
+		x, _ := fa.NewLeg(sessions.LegConfig{Capabilities: tv})
+		y, _ := fb.NewLeg(sessions.LegConfig{Capabilities: panel})
 		offer, err := x.Offer(b.Context())
 		if err != nil {
 			b.Fatal(err)
