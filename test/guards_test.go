@@ -1,0 +1,136 @@
+package test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// guard is a check that must have a test which fails without it. In the code it is an
+// `if` on one line that ends with `// check: <name>`.
+type guard struct {
+	name string
+	pkg  string // whose tests must turn red
+	run  string // which of them
+}
+
+func guards() []guard {
+	return []guard{
+		{"record signature", "devices/overlay", "."},
+		{"record size", "devices/overlay", "."},
+		{"roster signature", "devices/trust", "."},
+		{"code limit", "devices/pairing", "."},
+		{"on-link source", "discovery/mdns", "."},
+		{"From against TLS peer", "sessions", "."},
+	}
+}
+
+type site struct {
+	file string
+	line int // from 0
+}
+
+// sitesOf finds the marked lines of a check.
+func sitesOf(t *testing.T, pkg, name string) []site {
+	t.Helper()
+	var out []site
+	files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(pkg), "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, l := range strings.Split(string(b), "\n") {
+			if strings.HasSuffix(l, "// check: "+name) && !strings.HasSuffix(f, "_test.go") {
+				out = append(out, site{f, i})
+			}
+		}
+	}
+	return out
+}
+
+var condition = regexp.MustCompile(`^(\s*)if (.*; )?(.+) \{ // check: .*$`)
+
+// disarm makes the marked condition never true, and leaves everything it names in use.
+func disarm(line string) (string, bool) {
+	m := condition.FindStringSubmatch(line)
+	if m == nil {
+		return "", false
+	}
+	return m[1] + "if " + m[2] + "false && (" + m[3] + ") {", true
+}
+
+// Taking any of these checks out of the code turns a test of its package red. The code
+// is replaced by `go test -overlay`; the tree stays as it is.
+func TestEveryCheckIsGuarded(t *testing.T) {
+	for _, g := range guards() {
+		t.Run(strings.ReplaceAll(g.name, " ", "_"), func(t *testing.T) {
+			sites := sitesOf(t, g.pkg, g.name)
+			if len(sites) == 0 {
+				t.Fatalf("no line in %s ends with \"// check: %s\"", g.pkg, g.name)
+			}
+			for _, s := range sites {
+				red(t, g, s)
+			}
+		})
+	}
+}
+
+func red(t *testing.T, g guard, s site) {
+	t.Helper()
+	where := path.Join(g.pkg, filepath.Base(s.file))
+	b, err := os.ReadFile(s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(b), "\n")
+	without, ok := disarm(lines[s.line])
+	if !ok {
+		t.Fatalf("%s:%d is not an `if` on one line", where, s.line+1)
+	}
+	lines[s.line] = without
+	dir := t.TempDir()
+	changed := filepath.Join(dir, "changed.go")
+	if err := os.WriteFile(changed, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	abs, err := filepath.Abs(s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{abs: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(list, overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// A red build is not a red test: it must compile first.
+	build := exec.CommandContext(t.Context(), "go", "vet", "-overlay", list, "./"+g.pkg)
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s:%d does not compile without its check: %s", where, s.line+1, out)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-overlay", list, "-count=1", "-failfast", "-timeout", "2m", "-run", g.run, "./"+g.pkg)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		t.Errorf("%s:%d: no test of %s notices that the check of the %s is gone", where, s.line+1, g.pkg, g.name)
+		return
+	}
+	if first := regexp.MustCompile(`--- FAIL: (\S+)`).FindSubmatch(out); first != nil {
+		t.Logf("%s:%d: without the check of the %s, %s fails", where, s.line+1, g.name, first[1])
+		return
+	}
+	t.Errorf("%s:%d: the tests ended without a failed one: %s", where, s.line+1, out)
+}
