@@ -17,8 +17,9 @@ import (
 	"github.com/hallway-home/hallway/discovery"
 )
 
-// joinRetry is the pause between attempts to reach the owner of a token.
-const joinRetry = time.Second
+// joinRetry is the pause between attempts to reach the owner of a token; while no owner is
+// in sight an attempt costs nothing, so it is short.
+const joinRetry = 100 * time.Millisecond
 
 // onPair serves a connection of ALPN hallway-pair/1: somebody proves a code that this
 // device shows, a device proves our invitation, or one asks again after a crash.
@@ -106,12 +107,14 @@ func (a *Agent) finishJoining(ctx context.Context) error {
 				return nil // a used or wrong token does not become right
 			}
 		}
-		if err != nil {
+		pause := joinRetry
+		if err != nil && !errors.Is(err, errNobody) {
 			a.log.Info("joining goes on", "err", err)
+			pause = 10 * joinRetry
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(joinRetry):
+		case <-time.After(pause):
 		}
 	}
 	return nil
@@ -164,12 +167,14 @@ func (a *Agent) neighbourAddrs(keep func(discovery.Neighbour) bool) []netip.Addr
 	return out
 }
 
+var errNobody = errors.New("no device with an open window is in sight yet")
+
 // withLink runs an exchange with the first address that answers. A secret is tried on
 // one device only: as soon as a connection stands its result counts.
 func (a *Agent) withLink(ctx context.Context, addrs []netip.AddrPort, f func(*pairing.Link, string) error) error {
 	a.joining.Lock()
 	defer a.joining.Unlock()
-	err := errors.New("no device with an open window is in sight yet")
+	err := errNobody
 	for _, addr := range addrs {
 		var conn *tls.Conn
 		if conn, err = a.mesh.DialPair(ctx, addr); err != nil {

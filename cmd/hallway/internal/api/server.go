@@ -86,7 +86,7 @@ func NewHandler(b Backend, version string) (http.Handler, huma.API) {
 	homeRoutes(a, b)
 	pairRoutes(a, b)
 	eventRoute(a, b)
-	return http.MaxBytesHandler(mux, maxRequest), a
+	return mux, a
 }
 
 func op(id, method, path, summary string) huma.Operation {
@@ -187,7 +187,7 @@ func homeRoutes(a huma.API, b Backend) {
 		return nil, problem(b.Remove(in.Slug))
 	})
 	huma.Register(a, op("rename", http.MethodPatch, "/home/names/{slug}", "Rename something; its URI stays"), func(_ context.Context, in *struct {
-		bySlug
+		Slug string `path:"slug" maxLength:"64"`
 		Body struct {
 			Name string `json:"name,omitempty" maxLength:"64"`
 			Room string `json:"room,omitempty" maxLength:"64" doc:"devices only: move it there"`

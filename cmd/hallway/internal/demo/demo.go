@@ -57,7 +57,7 @@ func cast(dir string) []*agentProc {
 	list := []*agentProc{
 		{name: "Living-room TV", class: "tv", room: "Living room", clip: clipSpec{Tone: 440}},
 		{name: "Kitchen panel", class: "panel", room: "Kitchen", clip: clipSpec{Tone: 550}},
-		{name: "Front door", class: "camera", room: "Front door", clip: clipSpec{Tone: 660}},
+		{name: "Front door", class: "camera", room: "Entrance", clip: clipSpec{Tone: 660}},
 	}
 	for _, a := range list {
 		a.dir = filepath.Join(dir, strings.ReplaceAll(strings.ToLower(a.name), " ", "-"))

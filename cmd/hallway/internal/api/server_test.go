@@ -1,0 +1,248 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/pairing"
+	"github.com/hallway-home/hallway/devices/trust"
+	"github.com/hallway-home/hallway/sessions"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var update = flag.Bool("update", false, "write the golden OpenAPI document")
+
+// fake answers with what it was told; every change is noted.
+type fake struct {
+	err    error
+	did    []string
+	events chan Event
+}
+
+func (f *fake) note(format string, args ...any) error {
+	f.did = append(f.did, fmt.Sprintf(format, args...))
+	return f.err
+}
+
+func (f *fake) Status() Status               { return Status{Name: "TV"} }
+func (f *fake) Directory() *devices.Snapshot { return devices.Fold(devices.Inputs{}) }
+func (f *fake) Calls() []sessions.CallInfo   { return nil }
+func (f *fake) Call(id string) (sessions.CallInfo, error) {
+	return sessions.CallInfo{ID: id}, f.note("call %s", id)
+}
+func (f *fake) StartCall(to string, video bool) (sessions.CallInfo, error) {
+	return sessions.CallInfo{ID: "1"}, f.note("start %s %v", to, video)
+}
+func (f *fake) Answer(id string) error                 { return f.note("answer %s", id) }
+func (f *fake) Decline(id string) error                { return f.note("decline %s", id) }
+func (f *fake) Hangup(id string) error                 { return f.note("hangup %s", id) }
+func (f *fake) CreateHome(n string) (string, error)    { return "CODE", f.note("create %s", n) }
+func (f *fake) Home() (Home, error)                    { return Home{}, f.err }
+func (f *fake) Remove(s string) error                  { return f.note("remove %s", s) }
+func (f *fake) Rename(s, n, r string) error            { return f.note("rename %s %s %s", s, n, r) }
+func (f *fake) SetRoom(n string) error                 { return f.note("room %s", n) }
+func (f *fake) SetGroup(s, n string, m []string) error { return f.note("group %s %s %v", s, n, m) }
+func (f *fake) SetPerson(s, n string, m []string) error {
+	return f.note("person %s %s %v", s, n, m)
+}
+func (f *fake) OpenPairing(m int) (PairState, error) {
+	return PairState{State: "open"}, f.note("pair %d", m)
+}
+func (f *fake) ClosePairing() error { return f.note("close") }
+func (f *fake) Pairing() PairState  { return PairState{State: "closed"} }
+func (f *fake) Add(_ context.Context, r AddRequest) (devices.Member, error) {
+	return devices.Member{Slug: "cam"}, f.note("add %s %s", r.ID, r.Code)
+}
+func (f *fake) Invite(m int, s string) (InviteState, error) {
+	return InviteState{Token: "hw1"}, f.note("invite %d %s", m, s)
+}
+func (f *fake) Doctor(context.Context, string) []Check { return nil }
+func (f *fake) Events(ctx context.Context) <-chan Event {
+	out := make(chan Event)
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case e := <-f.events:
+				select {
+				case out <- e:
+				case <-ctx.Done():
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
+
+// serve runs the API on a real socket.
+func serve(t *testing.T, f *fake) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s.sock")
+	ln, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, ln, f, "test") }()
+	c := NewClient(path)
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		c.http.CloseIdleConnections()
+	})
+	return c
+}
+
+func TestRoutesReachTheBackend(t *testing.T) {
+	f := &fake{}
+	c := serve(t, f)
+	for _, r := range []struct {
+		method, path string
+		body         any
+		want         string
+	}{
+		{"POST", "/calls", map[string]any{"to": "kitchen", "video": true}, "start kitchen true"},
+		{"GET", "/calls/12", nil, "call 12"},
+		{"POST", "/calls/12/answer", nil, "answer 12"},
+		{"POST", "/calls/12/decline", nil, "decline 12"},
+		{"DELETE", "/calls/12", nil, "hangup 12"},
+		{"POST", "/home", map[string]any{"name": "H"}, "create H"},
+		{"DELETE", "/home/members/cam", nil, "remove cam"},
+		{"PATCH", "/home/names/cam", map[string]any{"name": "Cam", "room": "Attic"}, "rename cam Cam Attic"},
+		{"POST", "/home/rooms", map[string]any{"name": "Attic"}, "room Attic"},
+		{"POST", "/home/groups", map[string]any{"name": "All", "members": []string{"a"}}, "group  All [a]"},
+		{"POST", "/home/persons", map[string]any{"name": "M", "members": []string{"p"}}, "person  M [p]"},
+		{"POST", "/pair", map[string]any{"minutes": 2}, "pair 2"},
+		{"DELETE", "/pair", nil, "close"},
+		{"POST", "/add", map[string]any{"code": "1", "id": "ABCD"}, "add ABCD 1"},
+		{"POST", "/invite", map[string]any{}, "invite 0 "},
+	} {
+		f.did = nil
+		if err := c.Do(t.Context(), r.method, r.path, r.body, nil); err != nil || len(f.did) != 1 || f.did[0] != r.want {
+			t.Errorf("%s %s: did %q, %v; want %q", r.method, r.path, f.did, err, r.want)
+		}
+	}
+	for _, p := range []string{"/status", "/devices", "/rooms", "/calls", "/profiles", "/home", "/pair", "/doctor", "/openapi.json"} {
+		if err := c.Do(t.Context(), "GET", p, nil, nil); err != nil {
+			t.Errorf("GET %s: %v", p, err)
+		}
+	}
+}
+
+func TestErrorsAreProblemsWithWords(t *testing.T) {
+	f := &fake{}
+	c := serve(t, f)
+	for _, e := range []struct {
+		err  error
+		want int
+	}{
+		{sessions.ErrNoSuchCall, 404}, {trust.ErrNotOwner, 403}, {pairing.ErrWrongCode, 403}, {trust.ErrNoHome, 409},
+		{pairing.ErrCode, 422}, {pairing.ErrGuessing, 429}, {errors.New("odd"), 500},
+	} {
+		f.err = fmt.Errorf("it: %w", e.err)
+		var p Problem
+		err := c.Do(t.Context(), "POST", "/calls/1/answer", nil, nil)
+		if !errors.As(err, &p) || p.Status != e.want || p.Detail != f.err.Error() {
+			t.Errorf("%v became %+v", e.err, err)
+		}
+	}
+	f.err = nil
+	for body, want := range map[string]int{`{"to":"x","colour":1}`: 422, `{`: 400, `{"to":5}`: 422, `{"to":"` + strings.Repeat("x", maxRequest) + `"}`: 413} {
+		req, _ := http.NewRequestWithContext(t.Context(), "POST", "http://agent"+prefix+"/calls", strings.NewReader(body))
+		req.Header.Set("Content-Type", "application/json")
+		res, err := c.http.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != want || !strings.Contains(res.Header.Get("Content-Type"), "problem+json") {
+			t.Errorf("%.20s gave %d %s, want %d", body, res.StatusCode, res.Header.Get("Content-Type"), want)
+		}
+	}
+	if len(f.did) > 0 && f.did[len(f.did)-1] != "answer 1" {
+		t.Errorf("a bad request did %q", f.did)
+	}
+}
+
+func TestEventsStream(t *testing.T) {
+	f := &fake{events: make(chan Event, 1)}
+	c := serve(t, f)
+	f.events <- Event{Kind: "pairing", Pairing: &PairState{State: "open"}}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	stop := errors.New("enough")
+	err := c.Events(ctx, func(e Event) error {
+		if e.Pairing == nil || e.Pairing.State != "open" {
+			t.Errorf("%+v", e)
+		}
+		return stop
+	})
+	if !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+}
+
+func TestSocketOfALivingAgentIsKept(t *testing.T) {
+	c := serve(t, &fake{})
+	if _, err := Listen(c.socket); err == nil || !strings.Contains(err.Error(), "--data") {
+		t.Fatalf("%v", err)
+	}
+	st, err := os.Stat(c.socket)
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Fatalf("%v %v", st.Mode(), err)
+	}
+	dead := filepath.Join(t.TempDir(), "x.sock")
+	if err := os.WriteFile(dead, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := Listen(dead)
+	if err != nil {
+		t.Fatalf("the socket of a dead agent is in the way: %v", err)
+	}
+	_ = ln.Close()
+	if err := NewClient(dead).Do(t.Context(), "GET", "/status", nil, nil); !errors.Is(err, ErrNoAgent) {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestOpenAPIGolden(t *testing.T) {
+	_, a := NewHandler(&fake{}, "0")
+	got, err := json.MarshalIndent(a.OpenAPI(), "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = append(got, '\n')
+	golden := filepath.Join("..", "..", "..", "..", "docs", "openapi.json")
+	if *update {
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("the API is not what docs/openapi.json says (%v); look at the change, then: go test ./cmd/hallway/internal/api -run Golden -update", err)
+	}
+	if !bytes.Contains(got, []byte(`"openapi": "3.1.0"`)) {
+		t.Error("it is not OpenAPI 3.1")
+	}
+}
