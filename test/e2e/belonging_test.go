@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"bufio"
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -54,24 +57,28 @@ type pairState struct {
 	ShortID             string `json:"short_id"`
 }
 
-// A wrong code is refused in plain words, and refused again after 20; a used one opens
-// nothing. (A relayed and a replayed exchange, and a look-alike with another key, need
-// hands on the wire: TestA10_* in devices/pairing does them over real TLS.)
-func TestA10_WrongCodeIsRefused(t *testing.T) {
-	l := newLab(t)
-	tv := newNode(t, l, "TV", "tv", "").start().found()
-	cam := newNode(t, l, "Cam", "camera", "").start()
-	p := ask[pairState](cam, "pair", "--no-wait")
-	var out string
-	tv.eventually(5*time.Second, "the window is seen and a wrong code refused", func() bool {
+// wrongCode waits until a device with an open window is seen, and tries a wrong code.
+func (n *node) wrongCode(id string) (out string) {
+	n.t.Helper()
+	n.eventually(8*time.Second, "the window of "+id+" is seen and a wrong code refused", func() bool {
 		for digit := range 10 { // one of them is the right check digit
 			var code int
-			if out, code = tv.try("add", p.ShortID, fmt.Sprintf("24681357%d", digit)); code == 5 {
+			if out, code = n.try("add", id, fmt.Sprintf("24681357%d", digit)); code == 5 {
 				return true
 			}
 		}
 		return false
 	})
+	return out
+}
+
+// A wrong code is refused in plain words; a used one opens nothing.
+func TestA10_WrongCodeIsRefused(t *testing.T) {
+	l := newLab(t)
+	tv := newNode(t, l, "TV", "tv", "").start().found()
+	cam := newNode(t, l, "Cam", "camera", "").start()
+	p := ask[pairState](cam, "pair", "--no-wait")
+	out := tv.wrongCode(p.ShortID)
 	if !strings.Contains(out, "read the code again") {
 		t.Fatalf("a wrong code reads: %s", out)
 	}
@@ -85,4 +92,80 @@ func TestA10_WrongCodeIsRefused(t *testing.T) {
 	if out, code := tv.try("add", p.ShortID, p.Code); code == 0 {
 		t.Errorf("a used code works again: %s", out)
 	}
+}
+
+// hostile builds the program that stands between owner and device.
+func hostile(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "mitm")
+	if out, err := exec.Command("go", "build", "-o", file, "./mitm").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return file
+}
+
+// A neighbour that relays the whole exchange, code and all, under a key of its own gets
+// nothing; nor does one that repeats later what it heard.
+func TestA10_RelayedAndReplayedExchangesAreRefused(t *testing.T) {
+	l := newLab(t)
+	mitm := hostile(t)
+	tv := newNode(t, l, "TV", "tv", "").start().found()
+	cam := newNode(t, l, "Cam", "camera", "").start()
+	evil, err := l.Host("evil")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := ask[pairState](cam, "pair", "--no-wait", "--minutes", "5")
+	tape := filepath.Join(t.TempDir(), "tape")
+	relay := evil.Command(t.Context(), mitm, "-listen", ":7000", "-target", cam.host.IPv4+":5061", "-tape", tape)
+	out, err := relay.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := relay.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	said, code := tv.try("add", p.ShortID, p.Code, "--addr", evil.IPv4+":7000")
+	if code != 5 || !strings.Contains(said, "not the device that shows it") {
+		t.Errorf("a relayed exchange: exit %d: %s", code, said)
+	}
+	_ = relay.Wait()
+	again, err := evil.Command(t.Context(), mitm, "-target", cam.host.IPv4+":5061", "-tape", tape).CombinedOutput()
+	if err != nil || !strings.Contains(string(again), "wrong-code") {
+		t.Errorf("a replayed exchange: %v: %s", err, again)
+	}
+	if tv.sees("cam") != "" {
+		t.Fatal("the device was admitted")
+	}
+	if _, code := cam.try("home", "show"); code == 0 {
+		t.Fatal("the device joined")
+	}
+	tv.eventually(5*time.Second, "the true exchange still works", func() bool { _, code := tv.try("add", p.ShortID, p.Code); return code == 0 })
+}
+
+// A device that calls itself the same but has another key: the code of the one does not
+// open the other, whichever the owner names.
+func TestA10_LookAlikeIsRefused(t *testing.T) {
+	l := newLab(t)
+	tv := newNode(t, l, "TV", "tv", "").start().found()
+	cam := newNode(t, l, "Cam", "camera", "").start()
+	twin := newNode(t, l, "Cam", "camera", "").start()
+	p := ask[pairState](cam, "pair", "--no-wait")
+	q := ask[pairState](twin, "pair", "--no-wait")
+	tv.wrongCode(p.ShortID)
+	tv.wrongCode(q.ShortID)
+	if said, code := tv.try("add", p.Code); code != 2 || !strings.Contains(said, p.ShortID) || !strings.Contains(said, q.ShortID) {
+		t.Errorf("a code without a name, with two devices waiting: exit %d: %s", code, said)
+	}
+	if said, code := tv.try("add", q.ShortID, p.Code); code != 5 {
+		t.Errorf("the look-alike: exit %d: %s", code, said)
+	}
+	if _, code := twin.try("home", "show"); code == 0 || tv.sees("cam") != "" {
+		t.Fatal("the look-alike joined")
+	}
+	tv.run("add", p.ShortID, p.Code)
+	tv.eventually(5*time.Second, "the true one joins", func() bool { return tv.sees("cam") == "reachable" })
 }
