@@ -25,7 +25,7 @@ func crashHook() func(string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if logFile != "" {
-			if f, err := os.OpenFile(logFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+			if f, err := os.OpenFile(logFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil { //nolint:gosec // a test build, run by the test that names the file
 				_, _ = f.WriteString(point + "\n")
 				_ = f.Close()
 			}

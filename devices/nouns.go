@@ -23,7 +23,11 @@ type HomeID [16]byte
 
 // CompressedKey returns the 33-byte form in which keys are stored and hashed (SEC 1, 2.3.3).
 func CompressedKey(pub *ecdsa.PublicKey) []byte {
-	return elliptic.MarshalCompressed(elliptic.P256(), pub.X, pub.Y) //nolint:staticcheck // no crypto/ecdh form yields the compressed point
+	b, err := pub.Bytes()
+	if err != nil || len(b) != 65 {
+		panic("devices: not a P-256 key") // keys are made here or checked on their way in
+	}
+	return append([]byte{2 + b[64]&1}, b[1:33]...)
 }
 
 // ParseCompressedKey reverses CompressedKey and refuses points off the curve.
@@ -32,7 +36,11 @@ func ParseCompressedKey(b []byte) (*ecdsa.PublicKey, error) {
 	if x == nil {
 		return nil, errors.New("not a compressed P-256 point")
 	}
-	return &ecdsa.PublicKey{Curve: elliptic.P256(), X: x, Y: y}, nil
+	full := make([]byte, 65)
+	full[0] = 4
+	x.FillBytes(full[1:33])
+	y.FillBytes(full[33:])
+	return ecdsa.ParseUncompressedPublicKey(elliptic.P256(), full)
 }
 
 // NodeIDOf hashes a node's public key.

@@ -85,7 +85,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 			a.wg.Wait()
 			_ = a.cfg.Flows.SIP().Close()
-			<-served
+			if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
+				a.log.Debug("the SIP side ended", "err", err)
+			}
 			a.txl.Close()
 			_ = a.tpl.Close()
 			a.closeWatchers()

@@ -187,7 +187,7 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 	results := make(chan result, len(addrs))
 	for _, a := range addrs {
 		go func() {
-			conn, _, err := m.dial(ctx, a, id, alpn)
+			conn, err := m.dial(ctx, a, id, alpn)
 			if err != nil {
 				results <- result{err: err}
 				return

@@ -74,7 +74,7 @@ func readFrame(r io.Reader) (frame, error) {
 		return f, nil
 	}
 	if err := decMode.Unmarshal(body, &f); err != nil {
-		return frame{}, fmt.Errorf("%w: %v", errFrame, err)
+		return frame{}, fmt.Errorf("%w: %w", errFrame, err)
 	}
 	return f, nil
 }

@@ -214,7 +214,7 @@ func TestRosterEditReachesAllAndCutsOff(t *testing.T) {
 			n[0].flow(n[2].id, trust.ALPNSIP) == nil && n[1].flow(n[2].id, trust.ALPNSIP) == nil
 	})
 	n[2].knows(n[1])
-	_, _, err := n[2].dial(t.Context(), n[1].addr, n[1].id, trust.ALPNOverlay)
+	_, err := n[2].dial(t.Context(), n[1].addr, n[1].id, trust.ALPNOverlay)
 	if !errors.Is(err, ErrRefused) {
 		t.Fatalf("a removed node was answered: %v", err)
 	}
@@ -224,7 +224,7 @@ func TestStrangerIsRefused(t *testing.T) {
 	n := home(t, 1)
 	stranger := home(t, 1)[0]
 	for _, alpn := range []string{trust.ALPNOverlay, trust.ALPNSIP} {
-		if _, _, err := stranger.dial(t.Context(), n[0].addr, devices.NodeID{}, alpn); err == nil {
+		if _, err := stranger.dial(t.Context(), n[0].addr, devices.NodeID{}, alpn); err == nil {
 			t.Fatalf("a stranger got a %s flow", alpn)
 		}
 	}
@@ -279,6 +279,7 @@ func TestEnsureSIPSaysUnreachableInTime(t *testing.T) {
 	n := home(t, 2)
 	meet(t, n...)
 	n[1].stop()
+	eventually(t, time.Second, "the reset is known", func() bool { return !n[0].reaches(n[1]) })
 	start := time.Now()
 	if err := n[0].EnsureSIP(t.Context(), n[1].id); !errors.Is(err, ErrUnreachable) || time.Since(start) > 4*time.Second {
 		t.Fatalf("%v after %v", err, time.Since(start))

@@ -122,12 +122,12 @@ func (m *Mesh) run(f *flow) {
 }
 
 // dial opens a connection to a member. want may be zero when only an address is known.
-func (m *Mesh) dial(ctx context.Context, addr netip.AddrPort, want devices.NodeID, alpn string) (*tls.Conn, devices.NodeID, error) {
+func (m *Mesh) dial(ctx context.Context, addr netip.AddrPort, want devices.NodeID, alpn string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime+handshakeTime)
 	defer cancel()
 	conn, err := m.dialTLS(ctx, addr, alpn)
 	if err != nil {
-		return nil, devices.NodeID{}, err
+		return nil, err
 	}
 	id, _, err := trust.PeerID(conn.ConnectionState())
 	if err == nil && !want.IsZero() && id != want {
@@ -138,10 +138,10 @@ func (m *Mesh) dial(ctx context.Context, addr netip.AddrPort, want devices.NodeI
 	}
 	if err != nil {
 		_ = conn.NetConn().Close()
-		return nil, id, err
+		return nil, err
 	}
 	_ = conn.SetDeadline(time.Time{})
-	return conn, id, nil
+	return conn, nil
 }
 
 func (m *Mesh) dialTLS(ctx context.Context, addr netip.AddrPort, alpn string) (*tls.Conn, error) {

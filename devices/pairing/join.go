@@ -81,10 +81,9 @@ func (l *Link) Admit(o Owner) (devices.Member, error) {
 		return devices.Member{}, l.refuse(err)
 	}
 	// From here the device belongs, whether it hears so now or asks again later.
-	if err := l.sendRoster(o.Log); err != nil {
-		return member, nil
+	if l.sendRoster(o.Log) == nil {
+		_, _ = l.receive("joined")
 	}
-	_, _ = l.receive("joined")
 	return member, nil
 }
 

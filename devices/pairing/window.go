@@ -14,8 +14,10 @@ import (
 const (
 	// maxFailures close a window: 20 guesses at 10^8 codes.
 	maxFailures = 20
-	// DefaultOpen and MaxOpen bound how long a window stays open.
-	DefaultOpen, MaxOpen = 3 * time.Minute, 15 * time.Minute
+	// DefaultOpen is how long a window stays open when nobody says otherwise.
+	DefaultOpen = 3 * time.Minute
+	// MaxOpen is the longest that a window may stay open.
+	MaxOpen = 15 * time.Minute
 	// exchangeTime bounds one exchange.
 	exchangeTime = 60 * time.Second
 	saltLen      = 32

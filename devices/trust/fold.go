@@ -246,32 +246,19 @@ func (f *folder) name(e Edit) string {
 	}
 	switch e.Kind {
 	case SubjectRoom:
-		return put(f, f.r.Rooms, e, devices.Room{Slug: slug, Name: e.Name})
+		return put(f.r.Rooms, e.Slug, slug, devices.Room{Slug: slug, Name: e.Name})
 	case SubjectGroup:
-		return put(f, f.r.Groups, e, devices.Group{Slug: slug, Name: e.Name, Members: e.Members})
+		return put(f.r.Groups, e.Slug, slug, devices.Group{Slug: slug, Name: e.Name, Members: e.Members})
 	case SubjectPerson:
-		return put(f, f.r.Persons, e, devices.Person{Slug: slug, Name: e.Name, Role: e.Role, Nodes: e.Nodes})
+		return put(f.r.Persons, e.Slug, slug, devices.Person{Slug: slug, Name: e.Name, Role: e.Role, Nodes: e.Nodes})
 	}
 	return "unknown kind of name"
 }
 
-// put stores a new name, or changes the one that the edit's slug names.
-func put[T devices.Room | devices.Group | devices.Person](f *folder, m map[string]T, e Edit, v T) string {
-	slug := e.Slug
-	if slug != "" {
-		if _, ok := m[slug]; !ok {
-			return "nothing of that kind is called " + slug
-		}
-		m[slug] = v
-		return ""
-	}
-	switch x := any(v).(type) {
-	case devices.Room:
-		slug = x.Slug
-	case devices.Group:
-		slug = x.Slug
-	case devices.Person:
-		slug = x.Slug
+// put stores a new name, or changes the one that the edit names.
+func put[T any](m map[string]T, named, slug string, v T) string {
+	if _, ok := m[slug]; named != "" && !ok {
+		return "nothing of that kind is called " + named
 	}
 	m[slug] = v
 	return ""

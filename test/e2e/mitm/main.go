@@ -70,8 +70,7 @@ func relay(conf *tls.Config, listen, target, tape string) error {
 	both := make(chan error, 2)
 	go func() { both <- pass(device, io.TeeReader(owner, f)) }()
 	go func() { both <- pass(owner, device) }()
-	<-both
-	return f.Close()
+	return errors.Join(<-both, f.Close())
 }
 
 func pass(to net.Conn, from io.Reader) error {

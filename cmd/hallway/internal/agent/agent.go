@@ -54,7 +54,6 @@ type Agent struct {
 	dir     *devices.Directory
 	mdns    *mdns.Engine
 	tracker *discovery.Tracker
-	reg     *mdns.Registration
 	sip     *sessions.Agent
 
 	mu      sync.Mutex

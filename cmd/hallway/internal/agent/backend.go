@@ -193,7 +193,7 @@ func (a *Agent) Invite(minutes int, seed string) (api.InviteState, error) {
 	}
 	t := pairing.NewToken(a.self, seed)
 	if _, err := pairing.ParseToken(t.String()); err != nil {
-		return api.InviteState{}, fmt.Errorf("%w: %v", api.ErrInput, err)
+		return api.InviteState{}, fmt.Errorf("%w: %w", api.ErrInput, err)
 	}
 	w, err := a.openWindow(t.Secret, minutes, true)
 	if err != nil {

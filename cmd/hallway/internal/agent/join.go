@@ -224,7 +224,7 @@ func (a *Agent) whoWaits(req api.AddRequest) ([]netip.AddrPort, error) {
 	if req.Addr != "" {
 		tcp, err := net.ResolveTCPAddr("tcp", req.Addr)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %v", api.ErrInput, err)
+			return nil, fmt.Errorf("%w: %w", api.ErrInput, err)
 		}
 		return []netip.AddrPort{tcp.AddrPort()}, nil
 	}

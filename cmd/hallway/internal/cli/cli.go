@@ -63,8 +63,8 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return ExitOK
+	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return ExitOK // done, or ended by the person who watched
 	}
 	if a.json {
 		_ = json.NewEncoder(stderr).Encode(map[string]any{"error": err.Error(), "exit": exitCode(err)})

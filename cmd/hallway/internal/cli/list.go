@@ -81,13 +81,14 @@ func can(c profiles.Capabilities) string {
 		kind string
 		d    profiles.Direction
 	}{{"audio", c.Audio.Direction}, {"video", c.Video.Direction}} {
-		switch {
-		case m.d == profiles.SendRecv:
+		switch m.d {
+		case profiles.SendRecv:
 			out = append(out, m.kind+" both ways")
-		case m.d == profiles.SendOnly:
+		case profiles.SendOnly:
 			out = append(out, m.kind+" out")
-		case m.d == profiles.RecvOnly:
+		case profiles.RecvOnly:
 			out = append(out, m.kind+" in")
+		case profiles.Inactive:
 		}
 	}
 	return orDash(strings.Join(out, ", "))
@@ -112,10 +113,10 @@ func (a *app) watch(ctx context.Context, keep func(api.Event) bool, human func(a
 		}
 		return a.show(e, func() { human(e) })
 	})
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err == nil {
+	switch {
+	case ctx.Err() != nil: // people end it with Ctrl-C
+		return ctx.Err()
+	case err == nil:
 		return fmt.Errorf("%w any more: it stopped", api.ErrNoAgent)
 	}
 	return err

@@ -81,7 +81,7 @@ func (a *app) upCmd() *cobra.Command {
 // joinToken takes the token from the flag, from a file it names, or from the file
 // "join" beside the configuration.
 func joinToken(flag string, c config.Config) (string, error) {
-	file := ""
+	var file string
 	switch {
 	case strings.HasPrefix(strings.ToLower(flag), "hw1-"):
 		return flag, nil

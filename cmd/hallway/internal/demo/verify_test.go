@@ -25,8 +25,8 @@ func TestVerifyCatchesEveryFault(t *testing.T) {
 	want := clipSpec{Nonce: 0xdecafbad, Tone: 660}
 	others := []float64{440, 880}
 	for name, c := range map[string]struct {
-		break_ func(m []mark, s []float64) ([]mark, []float64)
-		fault  string
+		spoil func(m []mark, s []float64) ([]mark, []float64)
+		fault string
 	}{
 		"none": {func(m []mark, s []float64) ([]mark, []float64) { return m, s }, ""},
 		"wrong number": {func(_ []mark, s []float64) ([]mark, []float64) {
@@ -52,7 +52,7 @@ func TestVerifyCatchesEveryFault(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, s := perfect(want, 8)
-			m, s = c.break_(m, s)
+			m, s = c.spoil(m, s)
 			f := findings{File: "x"}
 			err := f.judge(m, s, want, others)
 			if c.fault == "" && err != nil || c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault)) {
