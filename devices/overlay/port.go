@@ -167,7 +167,7 @@ func (m *Mesh) dialTLS(ctx context.Context, addr netip.AddrPort, alpn string) (*
 func readVerdict(conn *tls.Conn) error {
 	var b [1]byte
 	if _, err := conn.Read(b[:]); err != nil {
-		return fmt.Errorf("%w (%v)", ErrRefused, err)
+		return fmt.Errorf("%w (%w)", ErrRefused, err)
 	}
 	switch decision(b[0]) {
 	case verdictAccept:

@@ -109,7 +109,7 @@ func openRecord(s Signed, roster *devices.Roster) (Record, error) {
 		return r, ErrRecordSize
 	}
 	if err := decMode.Unmarshal(s.Raw, &r); err != nil {
-		return r, fmt.Errorf("%w: %v", ErrRecordForm, err)
+		return r, fmt.Errorf("%w: %w", ErrRecordForm, err)
 	}
 	if r.Version != 1 || len(r.Kind) == 0 || len(r.Kind) > maxKind {
 		return r, ErrRecordForm

@@ -104,7 +104,7 @@ func (l *Link) send(m message) error {
 		return errors.New("the pairing message is too large")
 	}
 	if _, err := l.conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)); err != nil {
-		return fmt.Errorf("%w (%v)", ErrAborted, err)
+		return fmt.Errorf("%w (%w)", ErrAborted, err)
 	}
 	return nil
 }
@@ -131,7 +131,7 @@ func readMessage(r io.Reader) (message, error) {
 	var m message
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return m, fmt.Errorf("%w (%v)", ErrAborted, err)
+		return m, fmt.Errorf("%w (%w)", ErrAborted, err)
 	}
 	n := binary.BigEndian.Uint32(head[:])
 	if n > maxFrame {
@@ -139,7 +139,7 @@ func readMessage(r io.Reader) (message, error) {
 	}
 	b := make([]byte, n)
 	if _, err := io.ReadFull(r, b); err != nil {
-		return m, fmt.Errorf("%w (%v)", ErrAborted, err)
+		return m, fmt.Errorf("%w (%w)", ErrAborted, err)
 	}
 	if err := cbor.Unmarshal(b, &m); err != nil {
 		return m, errShare

@@ -138,7 +138,7 @@ func decode(s SignedEdit) (Edit, error) {
 		return e, ErrEditSize
 	}
 	if err := decMode.Unmarshal(s.Raw, &e); err != nil {
-		return e, fmt.Errorf("%w: %v", ErrEditForm, err)
+		return e, fmt.Errorf("%w: %w", ErrEditForm, err)
 	}
 	if known(e.Op) {
 		again, err := encMode.Marshal(e)

@@ -95,7 +95,7 @@ func supervise(ctx context.Context, command []string, log *slog.Logger) error {
 		started := time.Now()
 		err := runOnce(ctx, command)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		}
 		if time.Since(started) > time.Minute {
 			n, pause = 0, firstPause

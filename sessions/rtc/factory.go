@@ -81,7 +81,7 @@ func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
 	})
 	if err != nil {
 		f.port.release()
-		return nil, fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+		return nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
 	return newLeg(f, pc, cfg), nil
 }

@@ -33,7 +33,7 @@ func (l *Leg) Start(ctx context.Context) error {
 	if receives {
 		sink, err := l.f.cfg.Endpoint.OpenSink(ctx, l.cfg.CallID, l.cfg.Remote, media)
 		if err != nil {
-			return fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+			return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 		}
 		if !l.locked(func() { l.sink = sink }) {
 			return errors.Join(sessions.ErrMediaFailed, sink.Close())
@@ -42,7 +42,7 @@ func (l *Leg) Start(ctx context.Context) error {
 	if sends {
 		src, release, err := l.f.cfg.Endpoint.OpenSource(ctx)
 		if err != nil {
-			return fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+			return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 		}
 		if !l.locked(func() { l.frees, l.source = append(l.frees, release), src }) {
 			release()
@@ -108,7 +108,7 @@ func (l *Leg) send(src sessions.Source) {
 	select {
 	case <-l.closed:
 	case <-src.Done():
-		l.fail(fmt.Errorf("%w: %v", sessions.ErrMediaFailed, src.Err()))
+		l.fail(fmt.Errorf("%w: %w", sessions.ErrMediaFailed, src.Err()))
 	}
 }
 

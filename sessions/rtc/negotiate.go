@@ -46,14 +46,14 @@ func (l *Leg) Offer(ctx context.Context) ([]byte, error) {
 			continue
 		}
 		if err := l.addTransceiver(kind, named(m.Codecs)); err != nil {
-			return nil, fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+			return nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 		}
 		l.order = append(l.order, kind)
 		dirs = append(dirs, m.Direction)
 	}
 	offer, err := l.pc.CreateOffer(nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+		return nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
 	out, err := l.local(ctx, offer, dirs)
 	return []byte(out), err
@@ -64,7 +64,7 @@ func (l *Leg) Offer(ctx context.Context) ([]byte, error) {
 func (l *Leg) local(ctx context.Context, d webrtc.SessionDescription, dirs []profiles.Direction) (string, error) {
 	gathered := webrtc.GatheringCompletePromise(l.pc)
 	if err := l.pc.SetLocalDescription(d); err != nil {
-		return "", fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+		return "", fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
 	select {
 	case <-gathered:
@@ -96,11 +96,11 @@ func (l *Leg) Answer(ctx context.Context, offer []byte) ([]byte, error) {
 	clean, names := sift(setDirections(string(offer), sendRecv(len(sections))))
 	err = l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: clean})
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", sessions.ErrNoCommonCodec, err)
+		return nil, fmt.Errorf("%w: %w", sessions.ErrNoCommonCodec, err)
 	}
 	answer, err := l.pc.CreateAnswer(nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", sessions.ErrNoCommonCodec, err)
+		return nil, fmt.Errorf("%w: %w", sessions.ErrNoCommonCodec, err)
 	}
 	out, err := l.local(ctx, answer, dirs)
 	if err != nil {
@@ -139,7 +139,7 @@ func (l *Leg) choose(sections []section) (dirs []profiles.Direction, reject []bo
 		usable = usable || dirs[i] != profiles.Inactive || s.direction == profiles.Inactive // held is usable too
 		if l.tracks[s.kind] == nil {
 			if err := l.addTransceiver(s.kind, named(common)); err != nil {
-				return nil, nil, fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+				return nil, nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 			}
 		}
 	}
@@ -187,7 +187,7 @@ func (l *Leg) SetAnswer(_ context.Context, answer []byte) error {
 	clean, names := sift(setDirections(string(answer), sendRecv(len(sections))))
 	err = l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: clean})
 	if err != nil {
-		return fmt.Errorf("%w: %v", sessions.ErrMediaFailed, err)
+		return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
 	l.resolve(names)
 	return nil

@@ -54,8 +54,11 @@ func TestCloseEndsProcessesAndSweepRemovesTheDead(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	gone := make(chan error, 1)
-	go func() { gone <- cmd.Wait() }()
+	gone := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(gone)
+	}()
 	end(h.NS)
 	select {
 	case <-gone:

@@ -24,7 +24,8 @@ type agentProc struct {
 	api  *api.Client
 	host *netlab.Host
 	port int
-	done chan error
+	done chan struct{}
+	err  error // why it ended; valid once done is closed
 }
 
 // network is where the agents live: namespaces, or loopback where those are not
@@ -126,10 +127,11 @@ func (a *agentProc) start(ctx context.Context, n network, index int, token strin
 	if err := a.cmd.Start(); err != nil {
 		return err
 	}
-	a.done = make(chan error, 1)
+	a.done = make(chan struct{})
 	go func() {
-		a.done <- a.cmd.Wait()
+		a.err = a.cmd.Wait()
 		_ = logFile.Close()
+		close(a.done)
 	}()
 	a.api = api.NewClient(filepath.Join(a.dir, "hallway.sock"))
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -137,9 +139,8 @@ func (a *agentProc) start(ctx context.Context, n network, index int, token strin
 			return nil
 		}
 		select {
-		case err := <-a.done:
-			a.done <- err
-			return fmt.Errorf("the %s ended at once: %w", a.name, err)
+		case <-a.done:
+			return fmt.Errorf("the %s ended at once: %w", a.name, a.err)
 		default:
 		}
 	}
