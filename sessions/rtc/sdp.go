@@ -34,7 +34,7 @@ func readSDP(raw []byte) ([]section, error) {
 	}
 	var d sdp.SessionDescription
 	if err := d.Unmarshal(raw); err != nil {
-		return nil, fmt.Errorf("%w: the session description is malformed: %v", sessions.ErrNoCommonCodec, err)
+		return nil, fmt.Errorf("%w: the session description is malformed: %w", sessions.ErrNoCommonCodec, err)
 	}
 	if len(d.MediaDescriptions) > maxSections {
 		return nil, fmt.Errorf("%w: the session description has %d media sections, at most %d are taken", sessions.ErrNoCommonCodec, len(d.MediaDescriptions), maxSections)
