@@ -112,6 +112,11 @@ func (l *Leg) Stats() sessions.LegStats {
 	if sink != nil {
 		s.Recording = sink.Path()
 	}
+	select {
+	case <-l.connected: // pion sets its transport up in a goroutine: not to be looked at before
+	default:
+		return s
+	}
 	ice := l.pc.SCTP().Transport().ICETransport()
 	if pair, err := ice.GetSelectedCandidatePair(); err == nil && pair != nil {
 		s.Local, s.Remote = pair.Local.String(), pair.Remote.String()
