@@ -84,9 +84,10 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 	if a.store, err = devices.OpenStore(cfg.Data, devices.StoreOptions{}); err != nil {
 		return nil, err
 	}
+	store := a.store
 	defer func() {
 		if err != nil {
-			_ = a.store.Close()
+			_ = store.Close()
 		}
 	}()
 	if a.key, err = devices.NodeKey(a.store); err != nil {

@@ -53,6 +53,9 @@ func NewClient(socket string) *Client {
 	}}}
 }
 
+// Close ends idle connections; the client can be used again.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
 // Do sends one request; in and out may be nil.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
 	res, err := c.send(ctx, method, path, in)

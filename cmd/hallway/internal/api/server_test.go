@@ -108,7 +108,7 @@ func serve(t *testing.T, f *fake) *Client {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		c.http.CloseIdleConnections()
+		c.Close()
 	})
 	return c
 }
