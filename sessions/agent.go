@@ -150,6 +150,33 @@ func (a *Agent) self() (devices.Device, error) {
 	return d, nil
 }
 
+// poolWait bounds how long a flow that is up may take to reach the SIP library's pool.
+const poolWait = 500 * time.Millisecond
+
+// reach returns once requests to a member will find its flow: the overlay's is up, and the
+// library has taken it over.
+func (a *Agent) reach(ctx context.Context, id devices.NodeID) error {
+	if err := a.cfg.Flows.EnsureSIP(ctx, id); err != nil {
+		return err
+	}
+	addr := a.cfg.Flows.Addr(id).String()
+	for end := time.Now().Add(poolWait); ; {
+		c, err := a.tpl.GetConnection("tls", addr)
+		if err == nil {
+			_, err = c.TryClose() // gives back what GetConnection took
+			return err
+		}
+		if time.Now().After(end) {
+			return errNoDial
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 func (a *Agent) live() []*Call {
 	a.mu.Lock()
 	defer a.mu.Unlock()

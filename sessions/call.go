@@ -90,7 +90,7 @@ func (c *Call) establish(d *dialog) bool {
 		c.mu.Unlock()
 		return false
 	}
-	c.dialog = d
+	c.dialog, d.established = d, true
 	c.info.State, c.info.Answered, c.info.Peer = StateActive, time.Now(), d.device.Slug
 	c.mu.Unlock()
 	c.a.mu.Lock()
@@ -136,6 +136,7 @@ func (c *Call) finish(e ending) {
 	}
 	c.info.State, c.info.Ended, c.info.Code, c.info.Reason, c.info.Missed = StateEnded, time.Now(), e.code, e.words, e.missed
 	d, in := c.dialog, c.incoming
+	tell := e.bye && d != nil && d.established
 	c.mu.Unlock()
 	c.cancel() // ends branches that still ring
 	if in != nil {
@@ -154,7 +155,7 @@ func (c *Call) finish(e ending) {
 	close(c.freed)
 	c.a.log.Info("call ended", "call", c.id, "reason", e.words)
 	c.a.tell(c.Info())
-	if d != nil && e.bye && d.confirmed {
+	if tell {
 		if !c.a.spawn(func() { c.a.bye(d, nil) }) {
 			c.a.bye(d, nil) // the agent is stopping: say it before the flows go
 		}
@@ -170,6 +171,10 @@ func (a *Agent) bye(d *dialog, reason sip.Header) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
+	if err := a.reach(ctx, d.peer); err != nil {
+		a.log.Debug("the other side cannot be told that the call ended; its media will notice", "peer", d.device.Slug, "err", err)
+		return
+	}
 	_, _ = a.roundTrip(ctx, req)
 }
 

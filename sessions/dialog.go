@@ -23,8 +23,8 @@ type dialog struct {
 	remoteSeq     uint32
 	leg           Leg
 
-	invite    *sip.Request // the INVITE that made it
-	confirmed bool         // ACK sent or received
+	invite      *sip.Request // the INVITE that made it
+	established bool         // by a 2xx: only a BYE ends it
 }
 
 // key names a dialog among all of this agent.

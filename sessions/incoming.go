@@ -73,8 +73,7 @@ func (a *Agent) onRequest(req *sip.Request, tx *sip.ServerTx) {
 			return
 		}
 		a.onInvite(req, tx, peer)
-	case sip.ACK:
-		a.onAck(req, peer)
+	case sip.ACK: // the 2xx travelled over a reliable flow: nothing waits for it
 	case sip.BYE:
 		a.onBye(req, tx, peer)
 	case sip.CANCEL: // its INVITE is gone: the transaction layer takes the others
@@ -134,7 +133,7 @@ func (a *Agent) screen(req *sip.Request, peer devices.NodeID) (self, caller devi
 		return self, caller, to, ErrUnknown
 	}
 	if !a.mayInvite(peer) {
-		return self, caller, to, refusal{sip.StatusServiceUnavailable, "Too Many Calls"}
+		return self, caller, to, refusal{statusBusy, "Too Many Calls"}
 	}
 	if a.cfg.Policy != nil {
 		if err := a.cfg.Policy.MayCall(caller, to.Slug); err != nil {
@@ -253,7 +252,6 @@ func (c *Call) acceptHere(in *incoming, self devices.Device, d *dialog, answer [
 		c.finish(ending{code: sip.StatusServiceUnavailable, words: "The connection to " + d.device.Name + " was lost."})
 		return
 	}
-	d.confirmed = true
 	c.open(d)
 }
 
@@ -302,14 +300,6 @@ func (a *Agent) find(req *sip.Request, peer devices.NodeID) (*Call, *dialog, err
 		return nil, nil, refusal{statusNoCall, "Call/Transaction Does Not Exist"}
 	}
 	return c, d, nil
-}
-
-func (a *Agent) onAck(req *sip.Request, peer devices.NodeID) {
-	if c, d, err := a.find(req, peer); err == nil {
-		c.mu.Lock()
-		d.confirmed = true
-		c.mu.Unlock()
-	}
 }
 
 func (a *Agent) onBye(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
@@ -383,7 +373,7 @@ func (a *Agent) Options(ctx context.Context, node devices.NodeID) (time.Duration
 	if !ok {
 		return 0, ErrUnknown
 	}
-	if err := a.cfg.Flows.EnsureSIP(ctx, node); err != nil {
+	if err := a.reach(ctx, node); err != nil {
 		return 0, err
 	}
 	start := time.Now()

@@ -127,7 +127,7 @@ func (c *Call) try(ctx context.Context, self devices.Device, i int, b *branch) o
 	if b.match.Empty() {
 		return outcome{code: statusNotAccept, err: ErrNoCommonCodec}
 	}
-	if err := a.cfg.Flows.EnsureSIP(ctx, b.device.Node); err != nil {
+	if err := a.reach(ctx, b.device.Node); err != nil {
 		if ctx.Err() != nil {
 			return outcome{code: statusCancelled, err: ctx.Err()}
 		}
@@ -270,7 +270,6 @@ func (c *Call) accepted(i int, d *dialog, res *sip.Response) (outcome, bool) {
 		a.spawn(func() { a.bye(d, reasonHeader(statusOK, elsewhere)) })
 		return outcome{code: statusCancelled}, false
 	}
-	d.confirmed = true
 	c.branchState(i, "answered", 0)
 	c.change(func(info *CallInfo) {
 		for j := range info.Branches {

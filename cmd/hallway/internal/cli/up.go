@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/emiago/sipgo/sip"
 	"github.com/spf13/cobra"
 
 	"github.com/hallway-home/hallway/cmd/hallway/internal/agent"
@@ -68,6 +69,7 @@ func (a *app) upCmd() *cobra.Command {
 		if err != nil {
 			return usage(err)
 		}
+		sip.SetDefaultLogger(slog.New(slog.DiscardHandler)) // the library also writes past the logger it is given
 		return agent.Run(cmd.Context(), c, agent.Options{
 			Logger: logger(a, c.Log), Version: a.version, JoinToken: token,
 			Ready: func(socket string) {
