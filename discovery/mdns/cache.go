@@ -1,88 +1,122 @@
 package mdns
 
 import (
-	"fmt"
-	"strings"
+	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
-// maxEntries bounds the cache: a flood of invented records must not fill a small
-// device's memory. A home with 100 devices has about 1,000 records.
-const maxEntries = 4096
+const (
+	// maxEntries bounds the cache: a flood of invented records must not fill a small
+	// device's memory. A home with 100 devices has about 1,000 records.
+	maxEntries = 4096
+	// maxFromSource leaves room for others when one source invents records; a reflector
+	// that speaks for a whole second subnet stays below it.
+	maxFromSource = 1024
+	// maxInstances bounds the services of one type, maxOfName the records of one type
+	// that another name may have (addresses, mostly).
+	maxInstances, maxOfName = 512, 16
+	// maxTTL: a forged record must not stay for 68 years; no TTL in RFC 6762 is longer.
+	maxTTL = ttlOther
+	// goodbyeAfter: a record taken back lives one more second, in which another holder
+	// may renew it (section 10.1); likewise an older one that a flush ends (10.2).
+	goodbyeAfter = time.Second
+	// refreshes: asked at 80, 85, 90 and 95 % of its life (section 5.2).
+	refreshes = 4
+)
 
-// entry is one record heard.
+// entry is one record heard on one link.
 type entry struct {
 	rr      dns.RR
 	iface   int
-	zone    string
+	zone    string // of a link-local address
+	src     netip.Addr
 	at      time.Time
 	expires time.Time
-	asked   int // refresh questions sent: at 80, 85, 90 and 95 % of its life
+	asked   int           // refresh questions sent
+	spread  time.Duration // up to 2 % of its life, so that not all ask at once
 }
 
-// cache holds what was heard, by name and type, then by identity.
+type nameType struct {
+	name string // lower case
+	kind uint16
+}
+
+type entryKey struct {
+	data  string
+	iface int
+}
+
+// cache holds what was heard, by name and type, then by content and link.
 type cache struct {
-	byName map[string]map[string]*entry
-	size   int
+	byName   map[nameType]map[entryKey]*entry
+	bySource map[netip.Addr]int
+	size     int
 }
 
-func newCache() *cache { return &cache{byName: map[string]map[string]*entry{}} }
-
-// identity of a record: everything but TTL and the cache-flush bit.
-func identity(rr dns.RR) string {
-	h := rr.Header()
-	data := strings.TrimPrefix(rr.String(), h.String())
-	return fmt.Sprintf("%s %d %s", strings.ToLower(h.Name), h.Rrtype, data)
+func newCache() *cache {
+	return &cache{byName: map[nameType]map[entryKey]*entry{}, bySource: map[netip.Addr]int{}}
 }
 
-func nameKey(name string, t uint16) string { return strings.ToLower(name) + " " + dns.TypeToString[t] }
-
-// put takes a record; it reports whether anything new is known by it.
-func (c *cache) put(rr dns.RR, iface int, zone string, now time.Time) bool {
-	h := rr.Header()
-	key := nameKey(h.Name, h.Rrtype)
-	id := identity(rr)
-	if h.Rrtype == dns.TypeAAAA {
-		id += zone
-	}
-	set := c.byName[key]
+// put takes a record heard on a link; it reports whether the picture changed, now or in
+// a second.
+func (c *cache) put(x entry, now time.Time) bool {
+	h := x.rr.Header()
+	id := identity(x.rr)
+	name, key := nameType{id.name, id.kind}, entryKey{id.data, x.iface}
+	set := c.byName[name]
+	changed := false
 	if h.Class&flush != 0 {
-		for _, o := range set { // section 10.2: older ones end in one second
-			if o.iface == iface && now.Sub(o.at) > time.Second {
-				o.expires = minTime(o.expires, now.Add(time.Second))
+		for k, o := range set {
+			if k != key && o.iface == x.iface && now.Sub(o.at) > time.Second {
+				changed = o.endBy(now.Add(goodbyeAfter)) || changed
 			}
 		}
 	}
-	old := set[id]
-	if h.Ttl == 0 { // section 10.1: goodbye
-		if old != nil {
-			old.expires = minTime(old.expires, now.Add(time.Second))
-		}
-		return false
+	old := set[key]
+	if h.Ttl == 0 {
+		return old != nil && old.endBy(now.Add(goodbyeAfter)) || changed
 	}
-	fresh := entry{rr: rr, iface: iface, zone: zone, at: now, expires: now.Add(time.Duration(h.Ttl) * time.Second)}
+	life := time.Duration(min(h.Ttl, maxTTL)) * time.Second
+	x.at, x.expires = now, now.Add(life)
+	x.spread = rand.N(life/50 + 1) //nolint:gosec // spreads load, no secret
 	if old != nil {
-		*old = fresh
-		return false
+		x.src = old.src // counted for who said it first
+		*old = x
+		return changed
 	}
-	if c.size >= maxEntries {
-		return false
+	limit := maxOfName
+	if id.kind == dns.TypePTR {
+		limit = maxInstances
+	}
+	if c.size >= maxEntries || len(set) >= limit || c.bySource[x.src] >= maxFromSource {
+		return changed
 	}
 	if set == nil {
-		set = map[string]*entry{}
-		c.byName[key] = set
+		set = map[entryKey]*entry{}
+		c.byName[name] = set
 	}
-	set[id] = &fresh
+	set[key] = &x
 	c.size++
+	c.bySource[x.src]++
 	return true
 }
 
-// get lists the living records of a name and type.
+// endBy shortens a life and reports whether it did.
+func (x *entry) endBy(t time.Time) bool {
+	if !t.Before(x.expires) {
+		return false
+	}
+	x.expires, x.asked = t, refreshes
+	return true
+}
+
+// get lists the living records of a name and type, in no order.
 func (c *cache) get(name string, t uint16, now time.Time) []*entry {
 	var out []*entry
-	for _, x := range c.byName[nameKey(name, t)] {
+	for _, x := range c.byName[nameType{lower(name), t}] {
 		if x.expires.After(now) {
 			out = append(out, x)
 		}
@@ -90,37 +124,41 @@ func (c *cache) get(name string, t uint16, now time.Time) []*entry {
 	return out
 }
 
-// sweep drops what has expired and reports the names and types concerned.
-func (c *cache) sweep(now time.Time) bool {
-	dropped := false
-	for key, set := range c.byName {
-		for id, x := range set {
-			if !x.expires.After(now) {
-				delete(set, id)
-				c.size--
-				dropped = true
+// drop forgets the entries that gone names and reports whether there were any.
+func (c *cache) drop(gone func(*entry) bool) bool {
+	before := c.size
+	for name, set := range c.byName {
+		for key, x := range set {
+			if !gone(x) {
+				continue
+			}
+			delete(set, key)
+			c.size--
+			if c.bySource[x.src]--; c.bySource[x.src] <= 0 {
+				delete(c.bySource, x.src)
 			}
 		}
 		if len(set) == 0 {
-			delete(c.byName, key)
+			delete(c.byName, name)
 		}
 	}
-	return dropped
+	return c.size != before
 }
 
-// refreshDue says at which moment the next refresh question of an entry is due
-// (section 5.2), or false when all four were asked.
-func (x *entry) refreshDue() (time.Time, bool) {
-	if x.asked >= 4 {
-		return time.Time{}, false
+// each visits every entry.
+func (c *cache) each(f func(*entry)) {
+	for _, set := range c.byName {
+		for _, x := range set {
+			f(x)
+		}
+	}
+}
+
+// refreshDue reports whether the next refresh question of an entry is due.
+func (x *entry) refreshDue(now time.Time) bool {
+	if x.asked >= refreshes {
+		return false
 	}
 	life := x.expires.Sub(x.at)
-	return x.at.Add(life * time.Duration(80+5*x.asked) / 100), true
-}
-
-func minTime(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
+	return !now.Before(x.at.Add(life*time.Duration(80+5*x.asked)/100 + x.spread))
 }

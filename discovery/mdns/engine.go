@@ -3,31 +3,38 @@ package mdns
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"net/netip"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"github.com/hallway-home/hallway/discovery"
 )
 
 const (
-	// ttlHost and ttlOther are the recommended TTLs (RFC 6762 section 10).
-	ttlHost, ttlOther = 120, 4500
-	// maxPacket is what fits an Ethernet frame with IPv6 and UDP headers (section 17).
-	maxPacket = 1440
-	// lookEvery: how often interfaces are compared; a late one is used within this time.
-	lookEvery = time.Second
+	// port and the groups are those of RFC 6762 section 3.
+	port = 5353
+	// tickEvery: expiry, refresh and, where the system does not tell of changes, a look at
+	// the interfaces.
+	tickEvery = time.Second
+	// lookTicks: how many ticks pass between looks where the system does tell; one event
+	// lost by it costs this long.
+	lookTicks = 5
+	// settle: a change of interfaces comes as a burst of events.
+	settle = 20 * time.Millisecond
 )
 
 // Config of an Engine; the zero value uses every usable interface and both families.
 type Config struct {
-	Interfaces []string     // names; empty means all that are up and can multicast, without loopback
+	Interfaces []string     // names; empty means all that are up and can multicast, without loopback; "lo" works
+	NoIPv4     bool         // leaves 224.0.0.251 alone
+	NoIPv6     bool         // leaves FF02::FB alone
 	Logger     *slog.Logger // nil discards
 
 	transport transport // tests put a network in memory here
 }
 
-// Engine is one mDNS responder and browser.
+// Engine is one mDNS responder and browser. Make it with New, start it with Run.
 type Engine struct {
 	log    *slog.Logger
 	net    transport
@@ -35,29 +42,43 @@ type Engine struct {
 	done   chan struct{}
 	report func(discovery.Sighting)
 
-	// Owned by Run.
+	// All below is owned by Run.
+	agenda   agenda
 	links    map[int]link
+	ticks    int
+	looking  bool // a look is on the agenda
+	limits   limits
+	echoes   echoes
 	regs     []*Registration
-	cache    *cache
-	browses  map[string]*browse   // by type
-	pending  map[string]*followUp // questions that fill holes, by name and type
-	shown    map[string]discovery.Sighting
+	former   map[netip.Addr]time.Time // own addresses that went a moment ago
+	clashes  []time.Time              // recent conflicts
 	lastSent map[sentKey]time.Time
-	timers   timers
+	held     map[netip.AddrPort]*heldQuery
+	cache    *cache
+	targets  map[string]bool // hosts that services in the cache name
+	browses  map[string]*browse
+	round    int // of the browses' back-off
+	pending  map[nameType]bool
+	waiters  map[string]*hostWait
+	showing  bool // a show is on the agenda
+	lastShow time.Time
+	shown    map[string]discovery.Sighting
 }
 
-// New makes an engine; it opens no socket before Run.
+// New makes an engine; it opens no socket and starts nothing before Run.
 func New(cfg Config) *Engine {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.transport == nil {
-		cfg.transport = newSockets(cfg.Interfaces, cfg.Logger)
+		cfg.transport = newSockets(cfg)
 	}
 	return &Engine{
 		log: cfg.Logger, net: cfg.transport, work: make(chan func(), 64), done: make(chan struct{}),
-		links: map[int]link{}, cache: newCache(), browses: map[string]*browse{}, pending: map[string]*followUp{},
-		shown: map[string]discovery.Sighting{}, lastSent: map[sentKey]time.Time{},
+		links: map[int]link{}, limits: newLimits(), echoes: newEchoes(),
+		former: map[netip.Addr]time.Time{}, lastSent: map[sentKey]time.Time{}, held: map[netip.AddrPort]*heldQuery{},
+		cache: newCache(), targets: map[string]bool{}, browses: map[string]*browse{}, pending: map[nameType]bool{},
+		waiters: map[string]*hostWait{}, shown: map[string]discovery.Sighting{},
 	}
 }
 
@@ -70,155 +91,186 @@ func (e *Engine) do(f func()) {
 }
 
 // Run answers and browses until ctx ends; then it says goodbye for every registration
-// and returns. It satisfies discovery.Source.
+// and returns after its readers have ended. It calls report from its own goroutine: report
+// must not block, nor call back into the engine. An error means that port 5353 cannot be
+// had in either family. It satisfies discovery.Source; call it once.
 func (e *Engine) Run(ctx context.Context, report func(discovery.Sighting)) error {
 	e.report = report
+	defer close(e.done)
 	packets, err := e.net.open(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		close(e.done)
-		e.net.close()
-	}()
-	e.look()
-	e.sweep()
+	defer e.net.close()
+	e.tick()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		timer.Reset(e.timers.next(time.Now()))
+		timer.Reset(e.agenda.wait(time.Now()))
 		select {
 		case <-ctx.Done():
 			e.goodbye(e.regs...)
 			return nil
 		case f := <-e.work:
 			f()
-		case p, ok := <-packets:
-			if ok {
-				e.receive(p)
-			}
+		case p := <-packets:
+			e.receive(p)
+		case <-e.net.changed():
+			e.lookSoon()
 		case <-timer.C:
-			e.timers.run(time.Now())
+			e.agenda.run(time.Now())
 		}
 	}
 }
 
-// look compares the interfaces with the last time: a new one, or a new address, is
-// announced on and asked on at once.
+func (e *Engine) after(d time.Duration, f func()) { e.agenda.add(time.Now().Add(d), f) }
+
+// tick keeps house.
+func (e *Engine) tick() {
+	now := time.Now()
+	if e.net.changed() == nil || e.ticks%lookTicks == 0 {
+		e.look()
+	}
+	e.ticks++
+	e.expire(now)
+	e.refresh(now)
+	e.limits.prune(now)
+	e.echoes.prune(now)
+	for k, at := range e.lastSent {
+		if now.Sub(at) > ttlOther*time.Second {
+			delete(e.lastSent, k)
+		}
+	}
+	for a, at := range e.former {
+		if now.Sub(at) > formerFor {
+			delete(e.former, a)
+		}
+	}
+	e.after(tickEvery, e.tick)
+}
+
+func (e *Engine) lookSoon() {
+	if e.looking {
+		return
+	}
+	e.looking = true
+	e.after(settle, func() {
+		e.looking = false
+		e.look()
+	})
+}
+
+// look compares the interfaces with the last time. A new one is probed and asked on at
+// once; on one with other addresses they are announced; what was heard on a lost one is
+// forgotten.
 func (e *Engine) look() {
-	e.after(lookEvery, e.look)
-	changed := false
 	now := e.net.links()
+	var fresh, changed, lost []link
 	for i, l := range now {
-		if old, ok := e.links[i]; !ok || !old.equal(l) {
-			changed = true
+		old, known := e.links[i]
+		switch {
+		case !known || old.name != l.name:
+			fresh = append(fresh, l)
+		case !old.equal(l):
+			changed = append(changed, l)
+			e.remember(old)
 		}
 	}
 	for i, l := range e.links {
-		if _, ok := now[i]; !ok {
-			e.log.Info("interface lost", "iface", l.name)
-			changed = true
+		if o, ok := now[i]; !ok || o.name != l.name {
+			lost = append(lost, l)
+			e.remember(l)
 		}
 	}
-	if !changed {
+	if len(fresh)+len(changed)+len(lost) == 0 {
 		return
 	}
 	e.links = now
+	for _, l := range lost {
+		e.log.Info("interface lost", "iface", l.name)
+		e.cache.drop(func(x *entry) bool { return x.iface == l.index })
+		e.dirty()
+	}
+	for _, l := range fresh {
+		e.log.Info("interface used", "iface", l.name, "addrs", l.addrs)
+	}
 	for _, r := range e.regs {
-		if r.state == established {
-			e.announce(r, 0)
+		for _, l := range lost {
+			delete(r.ready, l.index)
 		}
+		e.probeOn(r, fresh)
+		e.announce(r, changed, announcements)
 	}
-	for _, b := range e.browses {
-		b.restart(e)
-	}
-}
-
-func (e *Engine) after(d time.Duration, f func()) { e.timers.add(time.Now().Add(d), f) }
-
-// jitter spreads what many nodes would do at the same time.
-func jitter(from, to time.Duration) time.Duration {
-	return from + rand.N(to-from) //nolint:gosec // spreads load, no secret
-}
-
-// timers is the engine's agenda.
-type timers []timer
-
-type timer struct {
-	at time.Time
-	f  func()
-}
-
-func (t *timers) add(at time.Time, f func()) { *t = append(*t, timer{at, f}) }
-
-func (t timers) next(now time.Time) time.Duration {
-	d := time.Hour
-	for _, x := range t {
-		d = min(d, max(0, x.at.Sub(now)))
-	}
-	return d
-}
-
-func (t *timers) run(now time.Time) {
-	var due, rest timers
-	for _, x := range *t {
-		if x.at.After(now) {
-			rest = append(rest, x)
-		} else {
-			due = append(due, x)
-		}
-	}
-	*t = rest
-	for _, x := range due {
-		x.f()
+	if len(fresh)+len(changed) > 0 {
+		e.askAnew()
 	}
 }
 
-// link is one usable interface.
-type link struct {
-	index int
-	name  string
-	addrs []netip.Prefix
-}
+// formerFor: how long a record with an address that was ours is no conflict.
+const formerFor = 10 * time.Second
 
-func (l link) equal(o link) bool {
-	if l.name != o.name || len(l.addrs) != len(o.addrs) {
-		return false
-	}
-	for i := range l.addrs {
-		if l.addrs[i] != o.addrs[i] {
-			return false
-		}
-	}
-	return true
-}
-
-// onLink reports whether a source can be on this interface's link (RFC 6762 section 11).
-func (l link) onLink(src netip.Addr) bool {
-	src = src.WithZone("").Unmap()
-	if src.IsLinkLocalUnicast() {
-		return true
-	}
+func (e *Engine) remember(l link) {
 	for _, p := range l.addrs {
-		if p.Masked().Contains(src) {
+		e.former[p.Addr()] = time.Now()
+	}
+}
+
+func (e *Engine) allLinks() []link {
+	out := make([]link, 0, len(e.links))
+	for _, l := range e.links {
+		out = append(out, l)
+	}
+	return out
+}
+
+// ownAddr reports whether an address is, or was a moment ago, one of this node's.
+func (e *Engine) ownAddr(a netip.Addr) bool {
+	for _, l := range e.links {
+		if l.owns(a) {
 			return true
 		}
 	}
-	return false
+	_, ok := e.former[a.WithZone("").Unmap()]
+	return ok
 }
 
-// packet is one received datagram.
-type packet struct {
-	data  []byte
-	src   netip.AddrPort
-	iface int
+// receive takes one packet apart. A packet from off the link, one above the limits, or one
+// that does not parse, changes nothing.
+func (e *Engine) receive(p packet) {
+	l, ok := e.links[p.iface]
+	if !ok || !l.onLink(p.src.Addr()) { // check: on-link source
+		return
+	}
+	if e.echoes.take(l.index, p) || !l.owns(p.src.Addr()) && e.ownAddr(p.src.Addr()) {
+		return // ourselves, on this link or over a second cable to the same one
+	}
+	if !e.limits.allow(p.src.Addr(), time.Now()) {
+		return
+	}
+	var m dns.Msg
+	if err := m.Unpack(p.data); err != nil || m.Opcode != dns.OpcodeQuery || m.Rcode != dns.RcodeSuccess {
+		return
+	}
+	switch {
+	case !m.Response:
+		e.asked(l, p.src, &m)
+	case p.src.Port() == port: // section 6: others are not mDNS responders
+		e.learn(l, p.src.Addr(), &m)
+	}
 }
 
-// transport is the network below the engine.
-type transport interface {
-	open(ctx context.Context) (<-chan packet, error)
-	links() map[int]link
-	multicast(iface int, data []byte)
-	unicast(iface int, to netip.AddrPort, data []byte)
-	close()
+// send multicasts a message on a link, in each family that the link has.
+func (e *Engine) send(l link, m *dns.Msg) {
+	m.Compress = true
+	data, err := m.Pack()
+	if err != nil {
+		e.log.Error("cannot build an mDNS message; is a text longer than 255 bytes?", "err", err)
+		return
+	}
+	for _, v6 := range []bool{false, true} {
+		if _, ok := l.source(v6); ok {
+			e.echoes.sent(l.index, v6, data, time.Now())
+			e.net.multicast(l, v6, data)
+		}
+	}
 }

@@ -1,56 +1,65 @@
 package mdns
 
 import (
-	"fmt"
-	"net/netip"
-	"strings"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/hallway-home/hallway/discovery"
+)
+
+const (
+	// probes and probeEvery: RFC 6762 section 8.1.
+	probes     = 3
+	probeEvery = 250 * time.Millisecond
+	// announcements are sent one second apart (section 8.3).
+	announcements = 2
+	announceEvery = time.Second
 )
 
 // Service is what is announced.
 type Service struct {
-	Instance string   // display name, renamed on conflict
+	Instance string   // display name, renamed to "TV (2)" on conflict
 	Type     string   // "_hallway._tcp"
 	Subtypes []string // "_tv"
-	Host     string   // "hw-1a2b3c4d.local"
+	Host     string   // "hw-1a2b3c4d.local"; several services may share one
 	Port     uint16
-	Text     []string // key=value
+	Text     []string // key=value, at most 255 bytes each
 }
 
-type regState int
+// ServiceOf is a node's announcement as a DNS-SD service.
+func ServiceOf(a discovery.Announcement) Service {
+	return Service{
+		Instance: a.Instance(), Type: discovery.Type, Subtypes: []string{a.Subtype()},
+		Host: a.Host(), Port: a.Port, Text: a.Text(),
+	}
+}
 
-const (
-	probing regState = iota
-	established
-	closed
-)
-
-// Registration is a service in the engine's care.
+// Registration is a service in the engine's care. Its methods may be called from any
+// goroutine.
 type Registration struct {
 	e    *Engine
 	name atomic.Pointer[string]
 
 	// Owned by the engine's goroutine.
-	svc    Service
-	asked  string // the instance name wanted at first
-	suffix int
-	state  regState
-	round  int // counts probe rounds, so that an old timer knows it is stale
+	svc     Service
+	wanted  Service      // the names wanted at first
+	choice  int          // 1 for the wanted instance name, 2 for "TV (2)"
+	hostTry int          // likewise for the host
+	ready   map[int]bool // links on which the names are ours: probed and announced
+	round   int          // of probing; a timer of an older round does nothing
+	version int          // of the records; a delayed answer of an older one is not sent
+	closed  bool
 }
 
-const (
-	probes     = 3
-	probeEvery = 250 * time.Millisecond // RFC 6762 section 8.1
-)
-
-// Announce probes for the service's name and announces it, under another name such as
-// "TV (2)" if the name is taken (RFC 6763 appendix D). It may be called before Run.
+// Announce probes for the service's names and announces it, under another name such as
+// "TV (2)" if the name is taken (RFC 6763 appendix D). It may be called before Run, and
+// returns at once; others see the service about a second later.
 func (e *Engine) Announce(s Service) *Registration {
-	r := &Registration{e: e, svc: s, asked: s.Instance, suffix: 1}
-	r.name.Store(&s.Instance)
+	r := &Registration{e: e, ready: map[int]bool{}}
+	r.want(s)
 	e.do(func() {
 		e.regs = append(e.regs, r)
 		e.probe(r)
@@ -58,27 +67,43 @@ func (e *Engine) Announce(s Service) *Registration {
 	return r
 }
 
+// want sets the service anew, with the names that were asked for.
+func (r *Registration) want(s Service) {
+	r.wanted, r.choice, r.hostTry = s, 1, 1
+	r.take()
+}
+
+// take applies the choice of names.
+func (r *Registration) take() {
+	r.svc = r.wanted
+	r.svc.Instance = numbered(r.wanted.Instance, r.choice)
+	r.svc.Host = numberedHost(r.wanted.Host, r.hostTry)
+	r.version++
+	name := r.svc.Instance
+	r.name.Store(&name)
+}
+
 // Instance is the name in use now.
 func (r *Registration) Instance() string { return *r.name.Load() }
 
-// Update changes port and text; a changed instance name is probed for anew.
+// Update changes port, text and subtypes in place; a changed instance, type or host is
+// taken back and probed for anew.
 func (r *Registration) Update(s Service) {
 	r.e.do(func() {
-		if r.state == closed {
+		if r.closed {
 			return
 		}
-		if s.Instance != r.asked {
+		if s.Instance != r.wanted.Instance || s.Host != r.wanted.Host || s.Type != r.wanted.Type {
 			r.e.goodbye(r)
-			r.svc, r.asked, r.suffix = s, s.Instance, 1
-			r.name.Store(&s.Instance)
+			r.want(s)
 			r.e.probe(r)
 			return
 		}
-		s.Instance = r.svc.Instance
-		r.svc = s
-		if r.state == established {
-			r.e.announce(r, 0)
-		}
+		before := r.shared()
+		r.wanted = s
+		r.take()
+		r.e.withdraw(r, without(before, r.shared()))
+		r.e.announce(r, r.readyLinks(), announcements)
 	})
 }
 
@@ -86,171 +111,142 @@ func (r *Registration) Update(s Service) {
 func (r *Registration) Close() {
 	r.e.do(func() {
 		r.e.goodbye(r)
-		r.state = closed
-		for i, x := range r.e.regs {
-			if x == r {
-				r.e.regs = append(r.e.regs[:i], r.e.regs[i+1:]...)
-				break
-			}
-		}
+		r.closed = true
+		clear(r.ready)
+		r.e.regs = slices.DeleteFunc(r.e.regs, func(x *Registration) bool { return x == r })
 	})
 }
 
-// probe asks three times whether anybody uses the name (RFC 6762 section 8.1).
+func (r *Registration) readyLinks() []link {
+	var out []link
+	for i := range r.ready {
+		if l, ok := r.e.links[i]; ok {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// probe asks on all links whether anybody uses the names; until then they are not ours.
 func (e *Engine) probe(r *Registration) {
-	r.state = probing
+	clear(r.ready)
 	r.round++
+	e.probeAfter(r, e.allLinks(), jitter(0, probeEvery)+e.clashPause())
+}
+
+// probeOn does so on links that are new, and leaves the others as they are.
+func (e *Engine) probeOn(r *Registration, links []link) {
+	if len(links) > 0 && !r.closed {
+		e.probeAfter(r, links, jitter(0, probeEvery))
+	}
+}
+
+// probeAfter asks three times (RFC 6762 section 8.1), then claims the names on these links.
+func (e *Engine) probeAfter(r *Registration, links []link, wait time.Duration) {
 	round := r.round
 	var step func(n int)
 	step = func(n int) {
-		if r.round != round || r.state != probing {
+		if r.round != round || r.closed {
 			return
 		}
+		here := slices.DeleteFunc(slices.Clone(links), func(l link) bool {
+			_, ok := e.links[l.index]
+			return !ok
+		})
 		if n == probes {
-			r.state = established
-			e.announce(r, 2)
+			for _, l := range here {
+				r.ready[l.index] = true
+			}
+			e.announce(r, here, announcements)
 			return
 		}
-		m := new(dns.Msg)
-		m.Question = []dns.Question{{Name: r.fullName(), Qtype: dns.TypeANY, Qclass: dns.ClassINET}}
-		for i := range e.links {
-			m.Ns = []dns.RR{r.srv()}
-			e.send(i, m)
+		for _, l := range here {
+			e.send(l, r.probeMessage(e.links[l.index]))
 		}
 		e.after(probeEvery, func() { step(n + 1) })
 	}
-	e.after(jitter(0, probeEvery), func() { step(0) })
+	e.after(wait, func() { step(0) })
 }
 
-// announce sends all records unasked; more times after 1 s each (section 8.3).
-func (e *Engine) announce(r *Registration, more int) {
-	if r.state != established {
+// probeMessage asks for everything under our names and states what we would say
+// (section 8.2).
+func (r *Registration) probeMessage(l link) *dns.Msg {
+	m := new(dns.Msg)
+	m.Question = []dns.Question{question(r.fullName(), dns.TypeANY), question(r.hostName(), dns.TypeANY)}
+	for _, rr := range r.unique(l) {
+		rr.Header().Class &^= flush
+		m.Ns = append(m.Ns, rr)
+	}
+	return m
+}
+
+// announce sends all records unasked, as many times as said, one second apart.
+func (e *Engine) announce(r *Registration, links []link, times int) {
+	version := r.version
+	for _, l := range links {
+		now, ok := e.links[l.index]
+		if !ok || !r.ready[l.index] {
+			continue
+		}
+		e.respond(now, append(r.shared(), r.unique(now)...), nil)
+	}
+	if times > 1 && len(links) > 0 {
+		e.after(announceEvery, func() {
+			if r.version == version && !r.closed {
+				e.announce(r, links, times-1)
+			}
+		})
+	}
+}
+
+// goodbye takes the records back (section 10.1); a host's addresses go with the last
+// service on it.
+func (e *Engine) goodbye(regs ...*Registration) {
+	leaving := map[*Registration]bool{}
+	for _, r := range regs {
+		leaving[r] = true
+	}
+	for _, r := range regs {
+		r.version++
+		mine := func(rr dns.RR) bool { return rr.Header().Name == allTypes }
+		rrs := append(slices.DeleteFunc(r.shared(), mine), r.srv(), r.txt())
+		e.withdraw(r, rrs)
+		stays := slices.ContainsFunc(e.regs, func(o *Registration) bool {
+			return !leaving[o] && lower(o.hostName()) == lower(r.hostName())
+		})
+		if stays {
+			continue
+		}
+		for _, l := range r.readyLinks() {
+			e.takeBack(l, r.addrs(l))
+		}
+	}
+}
+
+// withdraw takes records back on every link that has heard them.
+func (e *Engine) withdraw(r *Registration, rrs []dns.RR) {
+	for _, l := range r.readyLinks() {
+		e.takeBack(l, rrs)
+	}
+}
+
+func (e *Engine) takeBack(l link, rrs []dns.RR) {
+	if len(rrs) == 0 {
 		return
 	}
-	for i := range e.links {
-		m := response()
-		m.Answer = append(r.shared(), r.unique(e.links[i])...)
-		e.send(i, m)
-		e.markSent(i, m.Answer)
+	m := response()
+	for _, rr := range rrs {
+		c := dns.Copy(rr)
+		c.Header().Ttl = 0
+		m.Answer = append(m.Answer, c)
+		delete(e.lastSent, sentKey{l.index, identity(rr)})
 	}
-	if more > 1 {
-		e.after(time.Second, func() { e.announce(r, more-1) })
-	}
+	e.send(l, m)
 }
 
-// goodbye takes the records back with TTL 0 (section 10.1).
-func (e *Engine) goodbye(regs ...*Registration) {
-	for _, r := range regs {
-		if r.state != established {
-			continue
-		}
-		for i := range e.links {
-			m := response()
-			m.Answer = append(r.shared(), r.srv(), r.txt())
-			for _, rr := range m.Answer {
-				rr.Header().Ttl = 0
-			}
-			e.send(i, m)
-		}
-	}
-}
-
-// conflict renames the service: somebody else was first.
-func (e *Engine) conflict(r *Registration) {
-	r.suffix++
-	r.svc.Instance = fmt.Sprintf("%s (%d)", r.asked, r.suffix)
-	name := r.svc.Instance
-	r.name.Store(&name)
-	e.log.Info("the name is taken on this network", "wanted", r.asked, "now", name)
-	e.probe(r)
-}
-
-func (r *Registration) typeName() string { return r.svc.Type + ".local." }
-
-func (r *Registration) fullName() string { return escape(r.svc.Instance) + "." + r.typeName() }
-
-func (r *Registration) hostName() string { return dns.Fqdn(r.svc.Host) }
-
-// flush marks a record as the only truth about its name (section 10.2).
-const flush = 1 << 15
-
-func header(name string, t uint16, class uint16, ttl uint32) dns.RR_Header {
-	return dns.RR_Header{Name: name, Rrtype: t, Class: class, Ttl: ttl}
-}
-
-func (r *Registration) srv() dns.RR {
-	return &dns.SRV{Hdr: header(r.fullName(), dns.TypeSRV, dns.ClassINET|flush, ttlHost), Port: r.svc.Port, Target: r.hostName()}
-}
-
-func (r *Registration) txt() dns.RR {
-	text := r.svc.Text
-	if len(text) == 0 {
-		text = []string{""}
-	}
-	return &dns.TXT{Hdr: header(r.fullName(), dns.TypeTXT, dns.ClassINET|flush, ttlOther), Txt: escapeText(text)}
-}
-
-// shared are the records that others may hold too.
-func (r *Registration) shared() []dns.RR {
-	ptr := func(name, to string) dns.RR {
-		return &dns.PTR{Hdr: header(name, dns.TypePTR, dns.ClassINET, ttlOther), Ptr: to}
-	}
-	out := []dns.RR{ptr(r.typeName(), r.fullName())}
-	for _, s := range r.svc.Subtypes {
-		out = append(out, ptr(s+"._sub."+r.typeName(), r.fullName()))
-	}
-	return append(out, ptr("_services._dns-sd._udp.local.", r.typeName()))
-}
-
-// unique are the records that only this host may hold, with the addresses of one link.
-func (r *Registration) unique(l link) []dns.RR {
-	return append([]dns.RR{r.srv(), r.txt()}, r.addrs(l)...)
-}
-
-func (r *Registration) addrs(l link) []dns.RR {
-	var out []dns.RR
-	for _, p := range l.addrs {
-		a := p.Addr()
-		if a.IsLoopback() && l.name != "lo" {
-			continue
-		}
-		if a.Is4() {
-			out = append(out, &dns.A{Hdr: header(r.hostName(), dns.TypeA, dns.ClassINET|flush, ttlHost), A: a.AsSlice()})
-		} else {
-			out = append(out, &dns.AAAA{Hdr: header(r.hostName(), dns.TypeAAAA, dns.ClassINET|flush, ttlHost), AAAA: a.AsSlice()})
-		}
-	}
-	return out
-}
-
-// escape makes one DNS label of an instance name (RFC 6763 section 4.3).
-func escape(s string) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c == '.' || c == '\\' || c == ' ' || c == '(' || c == ')' || c == '"' || c == ';' || c == '@' || c == '$' {
-			b.WriteByte('\\')
-		}
-		b.WriteByte(c)
-	}
-	return b.String()
-}
-
-// escapeText prepares strings for the library, which reads backslashes as escapes.
-func escapeText(in []string) []string {
-	out := make([]string, len(in))
-	for i, s := range in {
-		out[i] = strings.ReplaceAll(s, `\`, `\\`)
-	}
-	return out
-}
-
-func rrAddr(rr dns.RR) (netip.Addr, bool) {
-	switch x := rr.(type) {
-	case *dns.A:
-		a, ok := netip.AddrFromSlice(x.A)
-		return a.Unmap(), ok
-	case *dns.AAAA:
-		return netip.AddrFromSlice(x.AAAA)
-	}
-	return netip.Addr{}, false
+// without lists the records of a that are not in b.
+func without(a, b []dns.RR) []dns.RR {
+	return slices.DeleteFunc(slices.Clone(a), func(x dns.RR) bool {
+		return slices.ContainsFunc(b, func(y dns.RR) bool { return identity(x) == identity(y) })
+	})
 }

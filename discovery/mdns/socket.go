@@ -13,123 +13,142 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
-	"golang.org/x/sys/unix"
-)
-
-var (
-	group4 = &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: port}
-	group6 = &net.UDPAddr{IP: net.ParseIP("ff02::fb"), Port: port}
 )
 
 const (
-	port = 5353
 	// hops: a receiver may check that nobody forwarded the packet (RFC 6762 section 11).
 	hops = 255
 	// queue of received packets; more than this at once is a flood, and dropped.
 	queue = 256
+	// maxDatagram: RFC 6762 section 17.
+	maxDatagram = 9000
 )
 
 // sockets is the real network: one socket a family on port 5353, shared with whatever
 // else speaks mDNS on this machine.
 type sockets struct {
-	only []string
-	log  *slog.Logger
-	v4   *ipv4.PacketConn
-	v6   *ipv6.PacketConn
-	raw  []net.PacketConn
-	wg   sync.WaitGroup
-
-	joined4, joined6 map[int]bool
+	cfg            Config
+	log            *slog.Logger
+	v4             *ipv4.PacketConn
+	v6             *ipv6.PacketConn
+	raw            []net.PacketConn
+	group4, group6 *net.UDPAddr
+	in4, in6       map[int]bool // groups joined, by interface
+	watch          watcher
+	wg             sync.WaitGroup
 }
 
-func newSockets(only []string, log *slog.Logger) *sockets {
-	return &sockets{only: only, log: log, joined4: map[int]bool{}, joined6: map[int]bool{}}
-}
-
-func listen(ctx context.Context, network, addr string) (net.PacketConn, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		cerr := c.Control(func(fd uintptr) {
-			err = errors.Join(
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
-		})
-		return errors.Join(err, cerr)
-	}}
-	return lc.ListenPacket(ctx, network, addr)
+func newSockets(cfg Config) *sockets {
+	return &sockets{
+		cfg: cfg, log: cfg.Logger, in4: map[int]bool{}, in6: map[int]bool{},
+		group4: &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: port},
+		group6: &net.UDPAddr{IP: net.ParseIP("ff02::fb"), Port: port},
+	}
 }
 
 func (s *sockets) open(ctx context.Context) (<-chan packet, error) {
 	out := make(chan packet, queue)
-	c4, err4 := listen(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
-	if err4 == nil {
-		s.v4 = ipv4.NewPacketConn(c4)
-		_ = s.v4.SetControlMessage(ipv4.FlagInterface, true)
-		_ = s.v4.SetMulticastTTL(hops)
-		_ = s.v4.SetTTL(hops)
-		_ = s.v4.SetMulticastLoopback(true) // other agents and avahi may share this machine
-		s.raw = append(s.raw, c4)
-		s.wg.Go(func() { s.read4(out) })
+	lc := net.ListenConfig{Control: sharePort}
+	var err4, err6 error
+	if !s.cfg.NoIPv4 {
+		err4 = s.open4(ctx, lc, out)
 	}
-	c6, err6 := listen(ctx, "udp6", fmt.Sprintf("[::]:%d", port))
-	if err6 == nil {
-		s.v6 = ipv6.NewPacketConn(c6)
-		_ = s.v6.SetControlMessage(ipv6.FlagInterface, true)
-		_ = s.v6.SetMulticastHopLimit(hops)
-		_ = s.v6.SetHopLimit(hops)
-		_ = s.v6.SetMulticastLoopback(true)
-		s.raw = append(s.raw, c6)
-		s.wg.Go(func() { s.read6(out) })
+	if !s.cfg.NoIPv6 {
+		err6 = s.open6(ctx, lc, out)
 	}
-	if err4 != nil && err6 != nil {
-		return nil, fmt.Errorf("cannot use UDP port 5353 for discovery: %w; another program may hold it alone", err4)
+	if s.v4 == nil && s.v6 == nil {
+		return nil, fmt.Errorf("cannot use UDP port 5353 to find devices: %w; stop the program that holds it alone", errors.Join(err4, err6))
 	}
+	for _, err := range []error{err4, err6} {
+		if err != nil {
+			s.log.Warn("mDNS works in one address family only", "err", err)
+		}
+	}
+	s.watch.start(&s.wg, s.log)
 	return out, nil
+}
+
+func (s *sockets) open4(ctx context.Context, lc net.ListenConfig, out chan<- packet) error {
+	c, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
+	if err != nil {
+		return err
+	}
+	p := ipv4.NewPacketConn(c)
+	err = errors.Join(
+		p.SetControlMessage(ipv4.FlagInterface, true),
+		p.SetMulticastTTL(hops), p.SetTTL(hops),
+		p.SetMulticastLoopback(true)) // other agents and avahi may share this machine
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	s.v4, s.raw = p, append(s.raw, c)
+	s.wg.Go(func() {
+		read(func(b []byte) (int, int, net.Addr, error) {
+			n, cm, src, err := p.ReadFrom(b)
+			if cm == nil {
+				return n, 0, src, err
+			}
+			return n, cm.IfIndex, src, err
+		}, out)
+	})
+	return nil
+}
+
+func (s *sockets) open6(ctx context.Context, lc net.ListenConfig, out chan<- packet) error {
+	c, err := lc.ListenPacket(ctx, "udp6", fmt.Sprintf("[::]:%d", port))
+	if err != nil {
+		return err
+	}
+	p := ipv6.NewPacketConn(c)
+	err = errors.Join(
+		p.SetControlMessage(ipv6.FlagInterface, true),
+		p.SetMulticastHopLimit(hops), p.SetHopLimit(hops),
+		p.SetMulticastLoopback(true))
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	s.v6, s.raw = p, append(s.raw, c)
+	s.wg.Go(func() {
+		read(func(b []byte) (int, int, net.Addr, error) {
+			n, cm, src, err := p.ReadFrom(b)
+			if cm == nil {
+				return n, 0, src, err
+			}
+			return n, cm.IfIndex, src, err
+		}, out)
+	})
+	return nil
+}
+
+// read hands packets on until the socket is closed. An engine that cannot keep up loses
+// packets here, as it would in the system's own queue.
+func read(from func([]byte) (n, iface int, src net.Addr, err error), out chan<- packet) {
+	buf := make([]byte, maxDatagram)
+	for {
+		n, iface, src, err := from(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		udp, ok := src.(*net.UDPAddr)
+		if err != nil || !ok {
+			continue
+		}
+		select {
+		case out <- packet{slices.Clone(buf[:n]), udp.AddrPort(), iface}:
+		default:
+		}
+	}
 }
 
 func (s *sockets) close() {
 	for _, c := range s.raw {
 		_ = c.Close()
 	}
+	s.watch.stop()
 	s.wg.Wait()
 }
 
-func (s *sockets) read4(out chan<- packet) {
-	buf := make([]byte, 9000) // RFC 6762 section 17: a packet is at most 9,000 bytes
-	for {
-		n, cm, src, err := s.v4.ReadFrom(buf)
-		if err != nil {
-			return
-		}
-		if cm != nil {
-			deliver(out, buf[:n], src, cm.IfIndex)
-		}
-	}
-}
-
-func (s *sockets) read6(out chan<- packet) {
-	buf := make([]byte, 9000)
-	for {
-		n, cm, src, err := s.v6.ReadFrom(buf)
-		if err != nil {
-			return
-		}
-		if cm != nil {
-			deliver(out, buf[:n], src, cm.IfIndex)
-		}
-	}
-}
-
-func deliver(out chan<- packet, data []byte, src net.Addr, iface int) {
-	udp, ok := src.(*net.UDPAddr)
-	if !ok {
-		return
-	}
-	select {
-	case out <- packet{slices.Clone(data), udp.AddrPort(), iface}:
-	default:
-	}
-}
+func (s *sockets) changed() <-chan struct{} { return s.watch.events }
 
 // links lists the usable interfaces and joins the groups on those that are new.
 func (s *sockets) links() map[int]link {
@@ -139,72 +158,96 @@ func (s *sockets) links() map[int]link {
 		s.log.Warn("cannot list the network interfaces", "err", err)
 		return out
 	}
+	notYet := tentative()
 	for _, i := range ifaces {
-		if i.Flags&net.FlagUp == 0 || !s.wanted(i) {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagRunning == 0 || !s.wanted(i) {
 			continue
 		}
-		if l := describe(i); len(l.addrs) > 0 {
-			s.join(i)
+		l := s.describe(i, notYet)
+		if len(l.addrs) > 0 {
+			s.join(i, l)
 			out[i.Index] = l
 		}
 	}
-	for idx := range s.joined4 {
-		if _, ok := out[idx]; !ok {
-			delete(s.joined4, idx) // gone: join anew when it returns
-			delete(s.joined6, idx)
+	for _, joined := range []map[int]bool{s.in4, s.in6} {
+		for i := range joined {
+			if _, ok := out[i]; !ok {
+				delete(joined, i) // gone: join anew when it returns
+			}
 		}
 	}
 	return out
 }
 
 func (s *sockets) wanted(i net.Interface) bool {
-	if len(s.only) > 0 {
-		return slices.Contains(s.only, i.Name)
+	if len(s.cfg.Interfaces) > 0 {
+		return slices.Contains(s.cfg.Interfaces, i.Name)
 	}
 	return i.Flags&net.FlagMulticast != 0 && i.Flags&net.FlagLoopback == 0 && i.Flags&net.FlagPointToPoint == 0
 }
 
-func describe(i net.Interface) link {
-	l := link{index: i.Index, name: i.Name}
-	addrs, _ := i.Addrs()
+// describe lists the addresses of the families in use, without those that the system is
+// still checking for duplicates: sending from one fails.
+func (s *sockets) describe(i net.Interface, notYet map[netip.Addr]bool) link {
+	l := link{index: i.Index, name: i.Name, loopback: i.Flags&net.FlagLoopback != 0}
+	addrs, _ := i.Addrs() // an interface that went meanwhile has none
 	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil || notYet[p.Addr()] {
+			continue
+		}
+		if p.Addr().Is4() && s.v4 != nil || p.Addr().Is6() && s.v6 != nil {
 			l.addrs = append(l.addrs, p)
 		}
 	}
-	slices.SortFunc(l.addrs, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	slices.SortFunc(l.addrs, netip.Prefix.Compare)
 	return l
 }
 
-func (s *sockets) join(i net.Interface) {
-	if s.v4 != nil && !s.joined4[i.Index] {
-		if err := s.v4.JoinGroup(&i, group4); err == nil || errors.Is(err, syscall.EADDRINUSE) {
-			s.joined4[i.Index] = true
-		}
+func (s *sockets) join(i net.Interface, l link) {
+	if _, ok := l.source(false); ok && !s.in4[i.Index] {
+		err := s.v4.JoinGroup(&i, s.group4)
+		s.in4[i.Index] = s.joined(err, i.Name)
 	}
-	if s.v6 != nil && !s.joined6[i.Index] {
-		if err := s.v6.JoinGroup(&i, group6); err == nil || errors.Is(err, syscall.EADDRINUSE) {
-			s.joined6[i.Index] = true
-		}
+	if _, ok := l.source(true); ok && !s.in6[i.Index] {
+		err := s.v6.JoinGroup(&i, s.group6)
+		s.in6[i.Index] = s.joined(err, i.Name)
 	}
 }
 
-func (s *sockets) multicast(iface int, data []byte) {
-	if s.v4 != nil && s.joined4[iface] {
-		_, _ = s.v4.WriteTo(data, &ipv4.ControlMessage{IfIndex: iface}, group4)
+func (s *sockets) joined(err error, iface string) bool {
+	if err == nil || errors.Is(err, syscall.EADDRINUSE) { // in the group since before
+		return true
 	}
-	if s.v6 != nil && s.joined6[iface] {
-		_, _ = s.v6.WriteTo(data, &ipv6.ControlMessage{IfIndex: iface}, group6)
+	s.log.Warn("cannot hear multicast on an interface", "iface", iface, "err", err)
+	return false
+}
+
+// multicast sends from the interface's own address, so that receivers see an on-link
+// source even where the system would choose another.
+func (s *sockets) multicast(l link, v6 bool, data []byte) {
+	src, _ := l.source(v6)
+	var err error
+	if v6 {
+		_, err = s.v6.WriteTo(data, &ipv6.ControlMessage{IfIndex: l.index, Src: src.AsSlice()}, s.group6)
+	} else {
+		_, err = s.v4.WriteTo(data, &ipv4.ControlMessage{IfIndex: l.index, Src: src.AsSlice()}, s.group4)
+	}
+	if err != nil {
+		s.log.Debug("mDNS send failed", "iface", l.name, "err", err)
 	}
 }
 
-func (s *sockets) unicast(iface int, to netip.AddrPort, data []byte) {
+func (s *sockets) unicast(l link, to netip.AddrPort, data []byte) {
 	dst := net.UDPAddrFromAddrPort(to)
-	if to.Addr().Unmap().Is4() {
-		if s.v4 != nil {
-			_, _ = s.v4.WriteTo(data, &ipv4.ControlMessage{IfIndex: iface}, dst)
-		}
-	} else if s.v6 != nil {
-		_, _ = s.v6.WriteTo(data, &ipv6.ControlMessage{IfIndex: iface}, dst)
+	var err error
+	switch {
+	case !to.Addr().Unmap().Is4() && s.v6 != nil:
+		_, err = s.v6.WriteTo(data, &ipv6.ControlMessage{IfIndex: l.index}, dst)
+	case to.Addr().Unmap().Is4() && s.v4 != nil:
+		_, err = s.v4.WriteTo(data, &ipv4.ControlMessage{IfIndex: l.index}, dst)
+	}
+	if err != nil {
+		s.log.Debug("mDNS answer failed", "to", to, "err", err)
 	}
 }
