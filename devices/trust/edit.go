@@ -9,6 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -25,6 +28,7 @@ const (
 	OpAdmit   Op = "admit"   // a node joins
 	OpRemove  Op = "remove"  // a node leaves for good; carries the new home key
 	OpName    Op = "name"    // a room, group or person is made or changed, a device renamed
+	OpMerge   Op = "merge"   // nothing; joins heads when there are more than MaxParents
 )
 
 const (
@@ -37,8 +41,13 @@ const (
 	MaxMembers = 128
 	// MaxEdits bounds a log before checkpoints compact it.
 	MaxEdits = 8192
-	// maxText bounds a name that a person typed, in bytes.
-	maxText = 64
+	// removalReserve is the room in a full log that is kept for removals: a home that
+	// grew too long must still be able to put somebody out.
+	removalReserve = 256
+	// maxText bounds a name that a person typed, in bytes; maxWord a slug, class or kind.
+	maxText, maxWord = 64, 48
+	// homeKeyLen is the length of the secret under which members know each other on the LAN.
+	homeKeyLen = 32
 )
 
 // Hash names an edit.
@@ -113,50 +122,111 @@ func mustDecMode() cbor.DecMode {
 }
 
 // sign encodes and signs an edit. The caller has checked that the key may.
-func sign(key *ecdsa.PrivateKey, e Edit) (SignedEdit, error) {
+func sign(key *ecdsa.PrivateKey, e Edit) (*parsed, error) {
 	raw, err := encMode.Marshal(e)
 	if err != nil {
-		return SignedEdit{}, err
+		return nil, err
 	}
 	sig, err := SignRaw(key, raw)
 	if err != nil {
-		return SignedEdit{}, err
+		return nil, err
 	}
-	s := SignedEdit{Raw: raw, Sig: sig}
-	if len(s.Raw)+len(s.Sig) > MaxEdit {
-		return SignedEdit{}, fmt.Errorf("%w; use shorter names or fewer members", ErrEditSize)
+	p, err := parse(SignedEdit{Raw: raw, Sig: sig})
+	if errors.Is(err, ErrEditSize) {
+		return nil, fmt.Errorf("%w; use shorter names or fewer members", err)
 	}
-	return s, nil
+	p.good = true
+	return p, err
+}
+
+// envelope is the part of an edit that every version of Hallway understands.
+type envelope struct {
+	Version int            `cbor:"1,keyasint"`
+	Home    devices.HomeID `cbor:"2,keyasint"`
+	Parents []Hash         `cbor:"3,keyasint,omitempty"`
+	Op      Op             `cbor:"4,keyasint"`
+	Signer  devices.NodeID `cbor:"5,keyasint"`
 }
 
 // decode parses an edit and refuses what is not exactly its deterministic encoding:
-// two encodings of one edit would have two hashes. Edits of operations that this
-// version does not know are exempt, since they may hold keys it does not know.
+// two encodings of one edit would have two hashes. Of an operation or version that this
+// node does not know only the envelope is read: it is kept and passed on, unapplied.
 func decode(s SignedEdit) (Edit, error) {
-	var e Edit
 	if len(s.Raw)+len(s.Sig) > MaxEdit {
-		return e, ErrEditSize
+		return Edit{}, ErrEditSize
 	}
+	var env envelope
+	if err := decMode.Unmarshal(s.Raw, &env); err != nil {
+		return Edit{}, fmt.Errorf("%w: %w", ErrEditForm, err)
+	}
+	if env.Version < 1 || len(env.Parents) > MaxParents || len(env.Op) > maxWord {
+		return Edit{}, ErrEditForm
+	}
+	if (env.Op == OpGenesis) != (len(env.Parents) == 0) {
+		return Edit{}, fmt.Errorf("%w: only the first edit has no parents", ErrEditForm)
+	}
+	if env.Version > 1 || !known(env.Op) {
+		return Edit{Version: env.Version, Home: env.Home, Parents: env.Parents, Op: env.Op, Signer: env.Signer}, nil
+	}
+	var e Edit
 	if err := decMode.Unmarshal(s.Raw, &e); err != nil {
 		return e, fmt.Errorf("%w: %w", ErrEditForm, err)
 	}
-	if known(e.Op) {
-		again, err := encMode.Marshal(e)
-		if err != nil || !bytes.Equal(again, s.Raw) {
-			return e, fmt.Errorf("%w: it is not in its one deterministic encoding", ErrEditForm)
+	again, err := encMode.Marshal(e)
+	if err != nil || !bytes.Equal(again, s.Raw) {
+		return e, fmt.Errorf("%w: it is not in its one deterministic encoding", ErrEditForm)
+	}
+	return e, wellFormed(e)
+}
+
+// wellFormed checks what an edit says without looking at the home.
+func wellFormed(e Edit) error {
+	words := append([]string{string(e.Role), string(e.Class), e.Kind, e.Slug}, e.Members...)
+	for _, w := range words {
+		if len(w) > maxWord || !plainText(w) {
+			return fmt.Errorf("%w: a word in it is too long or unreadable", ErrEditForm)
 		}
 	}
-	if e.Version != 1 || len(e.Parents) > MaxParents || len(e.Name) > maxText || len(e.Room) > maxText || len(e.HomeName) > maxText {
-		return e, ErrEditForm
+	for _, t := range []string{e.Name, e.Room, e.HomeName} {
+		if len(t) > maxText || !plainText(t) {
+			return fmt.Errorf("%w: a name in it is too long or unreadable", ErrEditForm)
+		}
 	}
-	if (e.Op == OpGenesis) != (len(e.Parents) == 0) {
-		return e, fmt.Errorf("%w: only the first edit has no parents", ErrEditForm)
+	if (e.Op == OpGenesis || e.Op == OpRemove) != (len(e.HomeKey) == homeKeyLen) {
+		return fmt.Errorf("%w: a first edit and a removal bring a new home key", ErrEditForm)
 	}
-	return e, nil
+	if e.Op == OpAdmit && e.Role != devices.RoleOwner && e.Role != devices.RoleDevice {
+		return fmt.Errorf("%w: unknown role", ErrEditForm)
+	}
+	return nil
+}
+
+// plainText reports whether a text is safe to show: no control characters, which steer
+// terminals, and no bidirectional overrides, which make one name look like another
+// (Unicode technical report 36).
+func plainText(s string) bool { return strings.IndexFunc(s, unsafeRune) < 0 }
+
+func unsafeRune(r rune) bool {
+	return unicode.IsControl(r) || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == unicode.ReplacementChar
+}
+
+// PlainText drops what plainText refuses, and bounds a name without cutting a character.
+func PlainText(s string) string {
+	s = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unsafeRune(r) {
+			return -1
+		}
+		return r
+	}, s))
+	for len(s) > maxText {
+		_, n := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-n]
+	}
+	return strings.TrimSpace(s)
 }
 
 func known(op Op) bool {
-	return op == OpGenesis || op == OpAdmit || op == OpRemove || op == OpName
+	return op == OpGenesis || op == OpAdmit || op == OpRemove || op == OpName || op == OpMerge
 }
 
 // SignRaw signs the SHA-256 of b; the signature is r||s, 64 bytes.

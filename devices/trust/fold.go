@@ -5,9 +5,11 @@ import (
 	"cmp"
 	"container/heap"
 	"crypto/ecdsa"
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/hallway-home/hallway/devices"
@@ -19,89 +21,144 @@ type Void struct {
 	Reason string
 }
 
+// Why an edit has no effect.
+var (
+	errSigner     = errors.New("its signer is no owner at this point")
+	errCut        = errors.New("its signer was removed by somebody who did not know this edit")
+	errNotFirst   = errors.New("it is not the first edit of this home")
+	errKnownKey   = errors.New("this key belongs already")
+	errNobody     = errors.New("nobody with this key belongs")
+	errUnknownOp  = errors.New("this version does not know the operation")
+	errUnknownTag = errors.New("this version does not know that kind of name")
+)
+
+// parsed is an edit that passed decode.
+type parsed struct {
+	hash Hash
+	edit Edit
+	raw  []byte
+	sigs [][]byte // more than one only if somebody signed the same bytes twice
+	good bool     // a signature was found to fit the key that the edit names
+}
+
+func parse(s SignedEdit) (*parsed, error) {
+	e, err := decode(s)
+	return &parsed{hash: s.Hash(), edit: e, raw: s.Raw, sigs: [][]byte{s.Sig}}, err
+}
+
+func (p *parsed) signed() SignedEdit { return SignedEdit{p.raw, p.sigs[0]} }
+
+func (p *parsed) byRoot() bool { return p.edit.Signer == devices.NodeID(p.edit.Home) }
+
+// checkSignature checks the edit against the key whose hash its Signer is.
+func (p *parsed) checkSignature(pub *ecdsa.PublicKey) error {
+	fits := func(sig []byte) bool { return VerifyRaw(pub, p.raw, sig) }
+	if !p.good && !slices.ContainsFunc(p.sigs, fits) { // check: roster signature
+		return ErrEditSignature
+	}
+	p.good = true
+	return nil
+}
+
 // Fold makes the roster from a set of edits, in whatever order they come: parents
 // before children; among concurrent edits those signed by the root first, then
-// removals, then the lower hash. An edit whose signer does not belong at that point is
-// void. Fold trusts no signature: each is checked here against the key that the roster
-// itself names at that point. It returns nil without a valid genesis.
+// removals, then the lower hash. Void are the edits of a signer who is no owner at that
+// point, and those of a removed owner that his removal did not know (see settle). Fold
+// trusts nobody: each signature is checked against the key that the roster itself names
+// at that point. Edits whose parents are missing wait and are not counted. The roster
+// is nil without a valid first edit.
 func Fold(edits []SignedEdit) (*devices.Roster, []Void) {
+	byHash, bad := map[Hash]*parsed{}, map[Hash]error{}
+	for _, s := range edits {
+		p, err := parse(s)
+		switch old := byHash[p.hash]; {
+		case err != nil:
+			bad[p.hash] = err
+		case old != nil:
+			old.sigs = append(old.sigs, s.Sig)
+		default:
+			byHash[p.hash] = p
+		}
+	}
+	f := fold(byHash)
+	for h, err := range bad {
+		if byHash[h] == nil {
+			f.voids[h] = err
+		}
+	}
+	return f.r, f.listVoids()
+}
+
+// fold folds edits that passed decode.
+func fold(edits map[Hash]*parsed) *folder {
 	f := newFolder(edits)
+	f.settle()
 	for f.ready.Len() > 0 {
 		f.apply(heap.Pop(&f.ready).(*entry))
 	}
-	if f.r == nil {
-		return nil, f.voids
+	if f.r != nil {
+		f.r.Epoch = uint64(len(f.entries))
+		f.r.Heads = f.heads()
 	}
-	f.r.Epoch = uint64(f.folded)
-	f.r.Heads = f.heads()
-	return f.r, f.voids
+	return f
 }
 
 type entry struct {
-	hash   Hash
-	signed SignedEdit
-	edit   Edit
-	wait   int // parents not folded yet
-	rank   int // lowest rank of itself and its descendants
+	*parsed
+	wait int // parents not folded yet
 }
 
 type folder struct {
 	r       *devices.Roster
 	root    *ecdsa.PublicKey
-	entries map[Hash]*entry
+	entries map[Hash]*entry // those that hang together with a first edit
+	order   []*entry        // the same, parents first
 	kids    map[Hash][]*entry
 	ready   queue
-	folded  int
-	voids   []Void
+	voids   map[Hash]error
 	slugs   map[string]bool
+	cut     map[Hash]bool          // see settle
+	gen     map[devices.NodeID]int // generation of owners, see settle
 }
 
-func newFolder(edits []SignedEdit) *folder {
-	f := &folder{entries: map[Hash]*entry{}, kids: map[Hash][]*entry{}, slugs: map[string]bool{}}
-	for _, s := range edits {
-		e, err := decode(s)
-		if err != nil {
-			f.voids = append(f.voids, Void{s.Hash(), err.Error()})
-			continue
-		}
-		f.entries[s.Hash()] = &entry{hash: s.Hash(), signed: s, edit: e}
+// newFolder finds the edits whose ancestors are all there, and what comes first.
+func newFolder(edits map[Hash]*parsed) *folder {
+	f := &folder{
+		entries: map[Hash]*entry{}, kids: map[Hash][]*entry{}, voids: map[Hash]error{}, slugs: map[string]bool{},
+		cut: map[Hash]bool{}, gen: map[devices.NodeID]int{},
 	}
-	for _, en := range f.entries {
-		en.wait = len(en.edit.Parents)
-		for _, p := range en.edit.Parents {
-			f.kids[p] = append(f.kids[p], en)
+	var next []*entry
+	for _, p := range edits {
+		en := &entry{parsed: p, wait: len(p.edit.Parents)}
+		for _, parent := range p.edit.Parents {
+			f.kids[parent] = append(f.kids[parent], en)
 		}
 		if en.wait == 0 {
+			next = append(next, en)
 			f.ready = append(f.ready, en)
 		}
 	}
-	seen := map[*entry]bool{}
+	for len(next) > 0 {
+		en := next[len(next)-1]
+		next = next[:len(next)-1]
+		f.entries[en.hash] = en
+		f.order = append(f.order, en)
+		for _, k := range f.kids[en.hash] {
+			if k.wait--; k.wait == 0 {
+				next = append(next, k)
+			}
+		}
+	}
 	for _, en := range f.entries {
-		f.rankOf(en, seen)
+		en.wait = len(en.edit.Parents)
 	}
 	heap.Init(&f.ready)
 	return f
 }
 
-// rankOf gives an edit the lowest rank among itself and its descendants: whatever
-// leads to a removal is folded before what is concurrent with it, so that a removed
-// owner gains nothing by building on old edits.
-func (f *folder) rankOf(en *entry, seen map[*entry]bool) int {
-	if seen[en] {
-		return en.rank
-	}
-	seen[en] = true
-	en.rank = rank(en)
-	for _, k := range f.kids[en.hash] {
-		en.rank = min(en.rank, f.rankOf(k, seen))
-	}
-	return en.rank
-}
-
 func (f *folder) apply(en *entry) {
-	f.folded++
-	if reason := f.effect(en); reason != "" {
-		f.voids = append(f.voids, Void{en.hash, reason})
+	if err := f.effect(en); err != nil {
+		f.voids[en.hash] = err
 	}
 	for _, k := range f.kids[en.hash] {
 		if k.wait--; k.wait == 0 {
@@ -111,16 +168,22 @@ func (f *folder) apply(en *entry) {
 }
 
 // effect changes the roster, or says why it does not.
-func (f *folder) effect(en *entry) string {
+func (f *folder) effect(en *entry) error {
 	e := en.edit
 	if e.Op == OpGenesis {
 		return f.genesis(en)
 	}
 	if f.r == nil || e.Home != f.r.Home {
-		return ErrEditHome.Error()
+		return ErrEditHome
 	}
-	if reason := f.signedByOwner(en); reason != "" {
-		return reason
+	if f.cut[en.hash] {
+		return errCut
+	}
+	if err := f.signedByOwner(en); err != nil {
+		return err
+	}
+	if e.Version > 1 {
+		return errUnknownOp
 	}
 	switch e.Op {
 	case OpAdmit:
@@ -129,37 +192,35 @@ func (f *folder) effect(en *entry) string {
 		return f.remove(e)
 	case OpName:
 		return f.name(e)
+	case OpMerge:
+		return nil
 	}
-	return "this version does not know the operation " + strconv.Quote(string(e.Op))
+	return fmt.Errorf("%w %q", errUnknownOp, e.Op)
 }
 
-func (f *folder) signedByOwner(en *entry) string {
-	pub := f.root
-	if en.edit.Signer != devices.NodeID(f.r.Home) {
-		m, ok := f.r.Members[en.edit.Signer]
-		if !ok || m.Role != devices.RoleOwner {
-			return "its signer is no owner at this point"
-		}
-		key, err := devices.ParseCompressedKey(m.Key)
-		if err != nil {
-			return err.Error()
-		}
-		pub = key
+func (f *folder) signedByOwner(en *entry) error {
+	if en.byRoot() {
+		return en.checkSignature(f.root)
 	}
-	if !VerifyRaw(pub, en.signed.Raw, en.signed.Sig) { // check: roster signature
-		return ErrEditSignature.Error()
+	m, ok := f.r.Members[en.edit.Signer]
+	if !ok || m.Role != devices.RoleOwner {
+		return errSigner
 	}
-	return ""
+	key, err := devices.ParseCompressedKey(m.Key)
+	if err != nil {
+		return err
+	}
+	return en.checkSignature(key)
 }
 
-func (f *folder) genesis(en *entry) string {
+func (f *folder) genesis(en *entry) error {
 	e := en.edit
-	root, err := devices.ParseCompressedKey(e.Root)
-	if f.r != nil || err != nil || devices.HomeIDOf(root) != e.Home {
-		return "it is not the first edit of this home"
+	root, err := genesisRoot(en.parsed)
+	if err != nil {
+		return err
 	}
-	if !VerifyRaw(root, en.signed.Raw, en.signed.Sig) {
-		return ErrEditSignature.Error()
+	if f.r != nil {
+		return errNotFirst
 	}
 	f.root = root
 	f.r = &devices.Roster{
@@ -171,27 +232,34 @@ func (f *folder) genesis(en *entry) string {
 	return f.admit(e)
 }
 
-func (f *folder) admit(e Edit) string {
+// genesisRoot checks a first edit by itself and gives the home's root key.
+func genesisRoot(p *parsed) (*ecdsa.PublicKey, error) {
+	root, err := devices.ParseCompressedKey(p.edit.Root)
+	if err != nil || devices.HomeIDOf(root) != p.edit.Home || !p.byRoot() {
+		return nil, errNotFirst
+	}
+	return root, p.checkSignature(root)
+}
+
+func (f *folder) admit(e Edit) error {
 	pub, err := devices.ParseCompressedKey(e.Key)
 	if err != nil {
-		return err.Error()
+		return err
 	}
 	id := devices.NodeIDOf(pub)
 	switch {
 	case f.r.Removed[id]:
-		return "this key was removed and never returns"
+		return ErrRemoved
 	case f.r.Has(id):
-		return "this key belongs already"
+		return errKnownKey
 	case len(f.r.Members) >= MaxMembers:
-		return ErrFull.Error()
-	case e.Role != devices.RoleOwner && e.Role != devices.RoleDevice:
-		return "unknown role"
+		return ErrFull
 	}
 	room := f.room(e.Room)
 	f.r.Members[id] = devices.Member{
-		Node: id, Key: e.Key, Role: e.Role, Name: e.Name, Room: room, Class: e.Class, Slug: f.newSlug(e.Name),
+		Node: id, Key: e.Key, Role: e.Role, Name: e.Name, Room: room, Class: e.Class, Slug: f.newSlug(e.Name, "device"),
 	}
-	return ""
+	return nil
 }
 
 // room finds a room by its name or slug, or makes it.
@@ -201,140 +269,97 @@ func (f *folder) room(name string) string {
 	}
 	want := Slugify(name)
 	for _, slug := range slices.Sorted(maps.Keys(f.r.Rooms)) {
-		if slug == name || slug == want || Slugify(f.r.Rooms[slug].Name) == want {
+		known := f.r.Rooms[slug].Name
+		if slug == name || known == name || want != "" && (slug == want || Slugify(known) == want) {
 			return slug
 		}
 	}
-	slug := f.newSlug(name)
+	slug := f.newSlug(name, SubjectRoom)
 	f.r.Rooms[slug] = devices.Room{Slug: slug, Name: name}
 	return slug
 }
 
-func (f *folder) remove(e Edit) string {
+// remove puts a member out. The new home key is mixed with the old one: of two
+// concurrent removals each brings a part that the other's removed device cannot know.
+func (f *folder) remove(e Edit) error {
 	m, ok := f.r.Members[e.Node]
 	if !ok {
-		return "nobody with this key belongs"
+		return errNobody
 	}
-	if m.Role == devices.RoleOwner && f.owners() == 1 {
-		return ErrLastOwner.Error()
+	if err := f.mayRemove(e, m); err != nil {
+		return err
 	}
 	delete(f.r.Members, e.Node)
 	f.r.Removed[e.Node] = true
-	if len(e.HomeKey) == 32 {
-		f.r.HomeKey = e.HomeKey
-	}
-	return ""
+	sum := sha256.Sum256(append(slices.Clone(f.r.HomeKey), e.HomeKey...))
+	f.r.HomeKey = sum[:]
+	return nil
 }
 
-func (f *folder) owners() int { return owners(f.r) }
-func (f *folder) name(e Edit) string {
+func (f *folder) name(e Edit) error {
 	if e.Kind == SubjectDevice {
 		m, ok := f.r.Members[e.Node]
 		if !ok {
-			return "nobody with this key belongs"
+			return errNobody
 		}
 		m.Name = cmp.Or(e.Name, m.Name) // a rename keeps the slug
 		if e.Room != "" {
 			m.Room = f.room(e.Room)
 		}
 		f.r.Members[e.Node] = m
-		return ""
+		return nil
 	}
 	slug := e.Slug
 	if slug == "" {
-		slug = f.newSlug(e.Name)
+		slug = f.newSlug(e.Name, e.Kind)
 	}
 	switch e.Kind {
 	case SubjectRoom:
-		return put(f.r.Rooms, e.Slug, slug, devices.Room{Slug: slug, Name: e.Name})
+		return put(f.r.Rooms, e, slug, devices.Room{Slug: slug, Name: e.Name})
 	case SubjectGroup:
-		return put(f.r.Groups, e.Slug, slug, devices.Group{Slug: slug, Name: e.Name, Members: e.Members})
+		return put(f.r.Groups, e, slug, devices.Group{Slug: slug, Name: e.Name, Members: e.Members})
 	case SubjectPerson:
-		return put(f.r.Persons, e.Slug, slug, devices.Person{Slug: slug, Name: e.Name, Role: e.Role, Nodes: e.Nodes})
+		return put(f.r.Persons, e, slug, devices.Person{Slug: slug, Name: e.Name, Role: e.Role, Nodes: e.Nodes})
 	}
-	return "unknown kind of name"
+	return errUnknownTag
 }
 
-// put stores a new name, or changes the one that the edit names.
-func put[T any](m map[string]T, named, slug string, v T) string {
-	if _, ok := m[slug]; named != "" && !ok {
-		return "nothing of that kind is called " + named
+// put stores a new name, or changes the one that the edit's slug names.
+func put[T any](m map[string]T, e Edit, slug string, v T) error {
+	if _, ok := m[e.Slug]; e.Slug != "" && !ok {
+		return fmt.Errorf("%q: %w", e.Slug, ErrNotFound)
 	}
 	m[slug] = v
-	return ""
+	return nil
 }
 
 func (f *folder) heads() []Hash {
 	var out []Hash
-	for h, en := range f.entries {
-		folded := en.wait == 0
-		leaf := !slices.ContainsFunc(f.kids[h], func(k *entry) bool { return k.wait == 0 })
-		if folded && leaf {
+	for h := range f.entries {
+		if !slices.ContainsFunc(f.kids[h], func(k *entry) bool { return f.entries[k.hash] != nil }) {
 			out = append(out, h)
 		}
 	}
-	slices.SortFunc(out, func(a, b Hash) int { return bytes.Compare(a[:], b[:]) })
+	slices.SortFunc(out, compareHash)
 	return out
 }
 
-// newSlug takes a free slug in the one name space of the home: taken names get "-2".
-func (f *folder) newSlug(name string) string {
-	base := Slugify(name)
-	slug := base
-	for i := 2; f.slugs[slug] || reserved(slug); i++ {
-		slug = base + "-" + strconv.Itoa(i)
+func (f *folder) listVoids() []Void {
+	var out []Void
+	for _, h := range slices.SortedFunc(maps.Keys(f.voids), compareHash) {
+		out = append(out, Void{h, f.voids[h].Error()})
 	}
-	f.slugs[slug] = true
-	return slug
+	return out
 }
 
-func reserved(slug string) bool {
-	return slug == "all" || slug == "door" || slug == "hallway" || slug == "localhost"
-}
-
-// Slugify makes the name part of a SIP URI from a display name: lower-case letters,
-// digits and hyphens; what has no such form becomes "device".
-func Slugify(name string) string {
-	var b strings.Builder
-	for _, r := range strings.ToLower(name) {
-		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
-			b.WriteRune(r)
-		case fold[r] != "":
-			b.WriteString(fold[r])
-		case r == '\'', r == '’': // "Maria's" reads "marias"
-		default:
-			if b.Len() > 0 && !strings.HasSuffix(b.String(), "-") {
-				b.WriteByte('-')
-			}
-		}
-		if b.Len() >= 40 {
-			break
-		}
-	}
-	if s := strings.Trim(b.String(), "-"); s != "" {
-		return s
-	}
-	return "device"
-}
-
-// fold spells the letters that European names bring.
-var fold = map[rune]string{
-	'ä': "ae", 'ö': "oe", 'ü': "ue", 'ß': "ss", 'é': "e", 'è': "e", 'ê': "e", 'ë': "e", 'á': "a", 'à': "a", 'â': "a",
-	'å': "a", 'ã': "a", 'ç': "c", 'í': "i", 'ì': "i", 'î': "i", 'ï': "i", 'ñ': "n", 'ó': "o", 'ò': "o", 'ô': "o",
-	'õ': "o", 'ø': "o", 'æ': "ae", 'ú': "u", 'ù': "u", 'û': "u", 'ý': "y", 'š': "s", 'ž': "z", 'č': "c", 'ř': "r", 'ł': "l",
-}
+func compareHash(a, b Hash) int { return bytes.Compare(a[:], b[:]) }
 
 // queue orders edits that are ready together.
 type queue []*entry
 
 func (q queue) Len() int { return len(q) }
 func (q queue) Less(i, j int) bool {
-	a, b := q[i], q[j]
-	if c := cmp.Compare(a.rank, b.rank); c != 0 {
-		return c < 0
-	}
-	return bytes.Compare(a.hash[:], b.hash[:]) < 0
+	return cmp.Or(cmp.Compare(rank(q[i]), rank(q[j])), compareHash(q[i].hash, q[j].hash)) < 0
 }
 func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
 
@@ -351,7 +376,7 @@ func (q *queue) Pop() any {
 
 func rank(e *entry) int {
 	switch {
-	case e.edit.Signer == devices.NodeID(e.edit.Home):
+	case e.byRoot():
 		return 0
 	case e.edit.Op == OpRemove:
 		return 1
