@@ -28,7 +28,9 @@ type bucket struct {
 	at     time.Time
 }
 
-func newLimits() limits { return limits{buckets: map[netip.Addr]*bucket{}, rest: bucket{tokens: burst}} }
+func newLimits() limits {
+	return limits{buckets: map[netip.Addr]*bucket{}, rest: bucket{tokens: burst}}
+}
 
 func (l *limits) allow(src netip.Addr, now time.Time) bool {
 	b, ok := l.buckets[src]

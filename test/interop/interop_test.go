@@ -143,3 +143,28 @@ while :; do avahi-browse -rpt _hallway._tcp; sleep 0.1; done`)
 	t.Logf("avahi's goodbye removed it after %v", we.await(t, 4*time.Second, `"Hall camera"`, `"Gone":true`))
 	stopWe()
 }
+
+func TestLoopbackWorksWhenAskedFor(t *testing.T) {
+	lab := netlab.For(t)
+	ours, h := build(t, "enginepeer"), lab.MustHost(t, "one")
+	a, _ := start(t, h, ours, "aa", "lo")
+	b, stop := start(t, h, ours, "bb", "lo")
+	a.await(t, 5*time.Second, "Hallway-bb2b3c4d", "127.0.0.1:5061", `"Gone":false`)
+	b.await(t, 5*time.Second, "Hallway-aa2b3c4d", "127.0.0.1:5061", `"Gone":false`)
+	stop()
+	a.await(t, 3*time.Second, "Hallway-bb2b3c4d", `"Gone":true`)
+}
+
+func TestIPv6Only(t *testing.T) {
+	lab := netlab.For(t)
+	ours := build(t, "enginepeer")
+	one, two := lab.MustHost(t, "one"), lab.MustHost(t, "two")
+	for _, h := range []*netlab.Host{one, two} {
+		if out, err := h.Command(t.Context(), "ip", "-4", "addr", "flush", "dev", "eth0").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	a, _ := start(t, one, ours, "aa")
+	start(t, two, ours, "bb")
+	a.await(t, 5*time.Second, "Hallway-bb2b3c4d", "[fe80::", "%eth0]:5061", "["+two.IPv6+"]:5061")
+}
