@@ -57,8 +57,12 @@ type Announcement struct {
 	Version string
 	Pair    bool // a pairing or invitation window is open
 	Port    uint16
-	Name    string // empty unless names on the LAN are on
+	API     uint16 // HTTPS port, 0 while it is not served
+	Name    string // empty unless names on the LAN are on; the rest is said only with it
 	Room    string
+	SIP     string // the device's SIP URI
+	AV      string // flags "as,ar,vs,vr": audio and video, send and receive
+	Codecs  string
 }
 
 // Instance is the DNS-SD instance name.
@@ -86,14 +90,32 @@ func (a Announcement) Text() []string {
 		pair = "1"
 	}
 	t = append(t, "ver="+a.Version, "class="+string(a.Class), "pair="+pair)
-	if a.Name != "" {
-		t = append(t, "name="+a.Name)
-		if a.Room != "" {
-			t = append(t, "room="+a.Room)
+	if a.API != 0 {
+		t = append(t, "api="+strconv.Itoa(int(a.API)))
+	}
+	if a.Name == "" {
+		return t
+	}
+	size := 0
+	for _, kv := range t {
+		size += 1 + len(kv)
+	}
+	for _, kv := range [][2]string{{"name", a.Name}, {"room", a.Room}, {"sip", a.SIP}, {"av", a.AV}, {"cod", a.Codecs}} {
+		n := 1 + len(kv[0]) + 1 + len(kv[1])
+		if kv[1] == "" || n > maxString || size+n > maxText {
+			continue // a long name is in the instance anyway
 		}
+		t, size = append(t, kv[0]+"="+kv[1]), size+n
 	}
 	return t
 }
+
+const (
+	// maxText keeps an announcement in one packet (conventions: under 400 bytes).
+	maxText = 399
+	// maxString is one string of a TXT record with its length byte (RFC 6763 section 6.1).
+	maxString = 256
+)
 
 // Neighbour is a sighting of another Hallway node, still unproven.
 type Neighbour struct {
@@ -102,12 +124,26 @@ type Neighbour struct {
 	Class   devices.Class
 	Version string
 	Pair    bool
+	Port    uint16 // of the member TLS port, 0 while no address is known
 	Addrs   []netip.AddrPort
+}
+
+// ParseHallway reads what a Hallway node says of itself from the merged thing.
+func ParseHallway(t Thing) (Neighbour, error) {
+	for i, kind := range t.Kinds {
+		if kind == Type {
+			return ParseNeighbour(Sighting{ID: t.ID, Kind: t.Kinds[i], Addrs: t.Addrs, Text: t.Text})
+		}
+	}
+	return Neighbour{}, fmt.Errorf("%s is no Hallway node", t.ID)
 }
 
 // ParseNeighbour reads the TXT record of a node.
 func ParseNeighbour(s Sighting) (Neighbour, error) {
 	n := Neighbour{Addrs: s.Addrs}
+	if len(s.Addrs) > 0 {
+		n.Port = s.Addrs[0].Port()
+	}
 	if s.Kind != Type {
 		return n, fmt.Errorf("%s is not %s", s.Kind, Type)
 	}

@@ -16,12 +16,15 @@ const maxThings = 1024
 // Tracker merges the sightings of all protocols. Expiry is the sources' duty: each says
 // Gone in its own way of knowing. Safe for concurrent use.
 type Tracker struct {
-	mu   sync.Mutex
-	seen map[string]Sighting // by source and ID
+	mu      sync.Mutex
+	seen    map[string]Sighting // by source and ID
+	changed chan struct{}       // closed and replaced at every change
 }
 
 // NewTracker makes an empty one.
-func NewTracker() *Tracker { return &Tracker{seen: map[string]Sighting{}} }
+func NewTracker() *Tracker {
+	return &Tracker{seen: map[string]Sighting{}, changed: make(chan struct{})}
+}
 
 // Take applies one sighting and reports whether anything changed.
 func (t *Tracker) Take(s Sighting) bool {
@@ -39,6 +42,8 @@ func (t *Tracker) Take(s Sighting) bool {
 	default:
 		t.seen[key] = s
 	}
+	close(t.changed)
+	t.changed = make(chan struct{})
 	return true
 }
 
