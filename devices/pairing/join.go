@@ -28,7 +28,7 @@ func LoadPending(store *devices.Store) (*Pending, error) {
 		return nil, err
 	}
 	var p Pending
-	return &p, cbor.Unmarshal(b, &p)
+	return &p, decMode.Unmarshal(b, &p)
 }
 
 func savePending(store *devices.Store, p Pending) error {
@@ -180,7 +180,11 @@ func (l *Link) Resume(store *devices.Store, log *trust.Log, p Pending) error {
 
 // AnswerResume is the owner's side of Resume; it follows First.
 func (l *Link) AnswerResume(log *trust.Log) error {
-	if !log.Roster().Has(devices.NodeIDOf(l.Peer)) {
+	r, id := log.Roster(), devices.NodeIDOf(l.Peer)
+	switch {
+	case r != nil && r.Removed[id]:
+		return l.refuse(trust.ErrRemoved)
+	case !r.Has(id):
 		return l.refuse(ErrClosed)
 	}
 	if err := l.sendRoster(log); err != nil {

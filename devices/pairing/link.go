@@ -141,10 +141,33 @@ func readMessage(r io.Reader) (message, error) {
 	if _, err := io.ReadFull(r, b); err != nil {
 		return m, fmt.Errorf("%w (%w)", ErrAborted, err)
 	}
-	if err := cbor.Unmarshal(b, &m); err != nil {
+	if err := decMode.Unmarshal(b, &m); err != nil {
 		return m, errShare
 	}
+	m.clean()
 	return m, nil
+}
+
+// clean makes what the other side wrote safe to show and to store.
+func (m *message) clean() {
+	if m.About != nil {
+		m.About.Name, m.About.Room = trust.PlainText(m.About.Name), trust.PlainText(m.About.Room)
+		m.About.Version, m.About.Class = trust.PlainText(m.About.Version), devices.Class(trust.PlainText(string(m.About.Class)))
+	}
+	if m.Home != nil {
+		m.Home.HomeName, m.Home.Name, m.Home.Room = trust.PlainText(m.Home.HomeName), trust.PlainText(m.Home.Name), trust.PlainText(m.Home.Room)
+	}
+}
+
+// decMode refuses what no honest peer sends, before anything is allocated for it.
+var decMode = mustDecMode()
+
+func mustDecMode() cbor.DecMode {
+	m, err := cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, MaxNestedLevels: 8, MaxArrayElements: 1024, MaxMapPairs: 64}.DecMode()
+	if err != nil {
+		panic(err) // constant options
+	}
+	return m
 }
 
 // refuse tells the other side why, and returns the same error.
@@ -229,22 +252,33 @@ func (l *Link) Verify(w *Window) error {
 	if err := w.attempt(); err != nil {
 		return l.refuse(err)
 	}
+	if err := l.prove(w, m.Share); err != nil {
+		w.failed()
+		return err
+	}
+	if err := w.won(); err != nil {
+		return l.refuse(err)
+	}
+	return l.send(message{Kind: "proved"})
+}
+
+// prove is one counted guess: it succeeds only if the other side knows the secret, over
+// this very channel.
+func (l *Link) prove(w *Window, shareP []byte) error {
 	v := verifierWith(w.w.W0, w.w.L, randomScalar(), l.parties(l.Peer, l.Self, w.w.ID))
-	shareV, tag, err := v.answer(m.Share)
+	shareV, tag, err := v.answer(shareP)
 	if err != nil {
 		return l.refuse(err)
 	}
 	if err := l.send(message{Kind: "answer", Share: shareV, Tag: tag}); err != nil {
 		return err
 	}
-	if m, err = l.receive("confirm"); err != nil {
+	m, err := l.receive("confirm")
+	if err != nil {
 		return err
 	}
 	if err := v.confirm(m.Tag); err != nil {
 		return l.refuse(err)
 	}
-	if err := w.Close(); err != nil {
-		return l.refuse(err)
-	}
-	return l.send(message{Kind: "proved"})
+	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"filippo.io/nistec"
+	"go.uber.org/goleak"
 
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/trust"
@@ -110,8 +111,8 @@ func newLog(t testing.TB, s *devices.Store) *trust.Log {
 	return l
 }
 
-// pipe is a real TLS connection on loopback between two keys.
-func pipe(t testing.TB, client, server *ecdsa.PrivateKey) (c, s *Link) {
+// tlsPipe is a real TLS connection on loopback between two keys.
+func tlsPipe(t testing.TB, client, server *ecdsa.PrivateKey) (c, s *tls.Conn) {
 	t.Helper()
 	none := func() *devices.Roster { return nil }
 	cc, err1 := trust.MemberTLS(client, none, trust.ALPNPair)
@@ -123,6 +124,7 @@ func pipe(t testing.TB, client, server *ecdsa.PrivateKey) (c, s *Link) {
 	defer func() { _ = ln.Close() }()
 	accepted := make(chan *tls.Conn, 1)
 	go func() {
+		defer close(accepted)
 		raw, err := ln.Accept()
 		if err != nil {
 			return
@@ -131,19 +133,29 @@ func pipe(t testing.TB, client, server *ecdsa.PrivateKey) (c, s *Link) {
 		_ = conn.Handshake()
 		accepted <- conn
 	}()
-	conn, err := tls.Dial("tcp", ln.Addr().String(), cc)
+	c, err := tls.Dial("tcp", ln.Addr().String(), cc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := <-accepted
-	t.Cleanup(func() { _ = conn.Close(); _ = other.Close() })
-	c, err1 = NewLink(context.Background(), conn, &client.PublicKey, true)
-	s, err2 = NewLink(context.Background(), other, &server.PublicKey, false)
+	s = <-accepted
+	t.Cleanup(func() { _ = c.NetConn().Close(); _ = s.NetConn().Close() })
+	return c, s
+}
+
+// pipe is an exchange's two ends.
+func pipe(t testing.TB, client, server *ecdsa.PrivateKey) (c, s *Link) {
+	t.Helper()
+	cc, sc := tlsPipe(t, client, server)
+	c, err1 := NewLink(context.Background(), cc, &client.PublicKey, true)
+	s, err2 := NewLink(context.Background(), sc, &server.PublicKey, false)
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { c.Done(); s.Done() })
 	return c, s
 }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // verify runs the verifier's side and reports how it ended.
 func verify(s *Link, w *Window) <-chan error {

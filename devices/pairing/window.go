@@ -1,6 +1,7 @@
 package pairing
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"sync"
@@ -52,6 +53,9 @@ type windowState struct {
 	L        []byte    `cbor:"4,keyasint"`
 	Failures int       `cbor:"5,keyasint"`
 	Until    time.Time `cbor:"6,keyasint"`
+	// Open is how long the window was meant to be open: a clock that was set back, or a
+	// device without one that starts in 1970 again, must not make it longer.
+	Open time.Duration `cbor:"7,keyasint"`
 }
 
 const windowKey = "window"
@@ -75,8 +79,8 @@ func OpenWindow(store *devices.Store, secret string, open time.Duration) (*Windo
 		return nil, err
 	}
 	w := &Window{store: store, now: time.Now, done: make(chan struct{})}
-	w.w = windowState{ID: id, Salt: salt, W0: w0, L: l, Until: time.Now().Add(open)}
-	return w, w.save("pairing.open")
+	w.w = windowState{ID: id, Salt: salt, W0: w0, L: l, Until: time.Now().Add(open), Open: open}
+	return w, w.save("pairing.open", true)
 }
 
 // RestoreWindow finds the window that was open before a restart; nil if there is none.
@@ -86,21 +90,32 @@ func RestoreWindow(store *devices.Store) (*Window, error) {
 		return nil, err
 	}
 	w := &Window{store: store, now: time.Now, done: make(chan struct{})}
-	if err := cbor.Unmarshal(b, &w.w); err != nil {
-		return nil, err
-	}
-	if w.Err() != nil {
-		return nil, w.Close()
+	err := decMode.Unmarshal(b, &w.w)
+	if err != nil || w.Err() != nil || w.w.Until.Sub(w.now()) > w.w.Open {
+		return nil, w.Close() // no invitation outlives a doubt; the person opens another
 	}
 	return w, nil
 }
 
-func (w *Window) save(point string) error {
+// save stores the state. Unless it is a new window, it must still be the one that is
+// stored: an exchange with a replaced window must not bring that one back.
+func (w *Window) save(point string, fresh bool) error {
 	b, err := cbor.Marshal(w.w)
 	if err != nil {
 		return err
 	}
-	return w.store.Update(point, func(tx devices.Tx) error { return tx.Put(devices.BucketPairing, windowKey, b) })
+	return w.store.Update(point, func(tx devices.Tx) error {
+		if !fresh && !w.stored(tx) {
+			return ErrClosed
+		}
+		return tx.Put(devices.BucketPairing, windowKey, b)
+	})
+}
+
+// stored reports whether the store holds this window and not a later one.
+func (w *Window) stored(tx devices.Tx) bool {
+	var other windowState
+	return decMode.Unmarshal(tx.Get(devices.BucketPairing, windowKey), &other) == nil && bytes.Equal(other.ID, w.w.ID)
 }
 
 // Until is when the window closes by itself.
@@ -117,13 +132,13 @@ func (w *Window) Err() error {
 }
 
 func (w *Window) err() error {
+	if w.w.Failures >= maxFailures { // check: code limit
+		return ErrGuessing
+	}
 	select {
 	case <-w.done:
 		return ErrClosed
 	default:
-	}
-	if w.w.Failures >= maxFailures { // check: code limit
-		return ErrGuessing
 	}
 	if !w.now().Before(w.w.Until) {
 		return ErrClosed
@@ -141,7 +156,12 @@ func (w *Window) Close() error {
 	default:
 		close(w.done)
 	}
-	return w.store.Update("pairing.close", func(tx devices.Tx) error { return tx.Delete(devices.BucketPairing, windowKey) })
+	return w.store.Update("pairing.close", func(tx devices.Tx) error {
+		if len(w.w.ID) > 0 && !w.stored(tx) {
+			return nil // a later window stands there
+		}
+		return tx.Delete(devices.BucketPairing, windowKey)
+	})
 }
 
 // begin takes the one place for an exchange.
@@ -162,8 +182,8 @@ func (w *Window) begin() (release func(), err error) {
 	}, nil
 }
 
-// attempt counts a guess as failed, durably, before its answer leaves; success takes it
-// back by closing the window.
+// attempt counts a guess as failed, durably, before its answer leaves; only success
+// takes it back, by closing the window.
 func (w *Window) attempt() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -171,5 +191,27 @@ func (w *Window) attempt() error {
 		return err
 	}
 	w.w.Failures++
-	return w.save("pairing.attempt")
+	return w.save("pairing.attempt", false)
+}
+
+// failed ends the window when that was the last guess; the count on disk keeps it shut.
+func (w *Window) failed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.w.Failures < maxFailures {
+		return
+	}
+	select {
+	case <-w.done:
+	default:
+		close(w.done)
+	}
+}
+
+// won takes the count of the guess that was right back and closes the window.
+func (w *Window) won() error {
+	w.mu.Lock()
+	w.w.Failures--
+	w.mu.Unlock()
+	return w.Close()
 }
