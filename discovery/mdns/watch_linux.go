@@ -2,6 +2,7 @@ package mdns
 
 import (
 	"bufio"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -37,7 +38,7 @@ func (w *watcher) start(wg *sync.WaitGroup, log *slog.Logger) {
 		buf := make([]byte, 8192)
 		for {
 			// An overrun (ENOBUFS) is a change, too; only a closed file ends this.
-			if _, err := w.file.Read(buf); err != nil && !isOverrun(err) {
+			if _, err := w.file.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
 				return
 			}
 			select {
@@ -46,11 +47,6 @@ func (w *watcher) start(wg *sync.WaitGroup, log *slog.Logger) {
 			}
 		}
 	})
-}
-
-func isOverrun(err error) bool {
-	pe, ok := err.(*os.PathError) //nolint:errorlint // os.File.Read returns exactly this
-	return ok && pe.Err == unix.ENOBUFS
 }
 
 func (w *watcher) stop() {
