@@ -46,7 +46,9 @@ func TestAgentStartsStopsAndStartsAgain(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		<-heard
+		if err := <-heard; err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
 		c.Close()
 	}
 }

@@ -1,0 +1,48 @@
+// Package firmware owns what we ship to which machine: the targets, how they are built
+// and how large they may be. It is pure; the program in firmware/cross builds.
+// Signed images and updates come later.
+package firmware
+
+import "fmt"
+
+// Target is one kind of machine that has a binary.
+type Target struct {
+	Name   string // "linux-arm-6"
+	GOOS   string
+	GOARCH string
+	Env    []string // GOARM, GOMIPS
+	Budget int64    // bytes, stripped
+}
+
+// MiB is 2 to the 20th.
+const MiB = 1 << 20
+
+// Targets of a release. Budgets keep the agent on devices with little flash; each is a
+// tenth above what was measured when it was set.
+func Targets() []Target {
+	return []Target{
+		{Name: "linux-amd64", GOOS: "linux", GOARCH: "amd64", Budget: 18 * MiB},
+		{Name: "linux-arm64", GOOS: "linux", GOARCH: "arm64", Budget: 18 * MiB},
+		{Name: "linux-arm-6", GOOS: "linux", GOARCH: "arm", Env: []string{"GOARM=6"}, Budget: 18 * MiB},
+		{Name: "linux-arm-7", GOOS: "linux", GOARCH: "arm", Env: []string{"GOARM=7"}, Budget: 18 * MiB},
+		{Name: "linux-mipsle", GOOS: "linux", GOARCH: "mipsle", Env: []string{"GOMIPS=softfloat"}, Budget: 21 * MiB},
+	}
+}
+
+// BuildArgs are the arguments of `go build` for what ships: no C, no paths, no symbols.
+func BuildArgs(version, out string) []string {
+	return []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", out, "./cmd/hallway"}
+}
+
+// BuildEnv is what a target adds to the environment of `go build`.
+func (t Target) BuildEnv() []string {
+	return append([]string{"CGO_ENABLED=0", "GOOS=" + t.GOOS, "GOARCH=" + t.GOARCH}, t.Env...)
+}
+
+// Check says whether a binary keeps its budget.
+func (t Target) Check(size int64) error {
+	if size > t.Budget {
+		return fmt.Errorf("%s has %.2f MiB, its budget is %.0f MiB; look at what was added with `go tool nm -size -sort size`", t.Name, float64(size)/MiB, float64(t.Budget)/MiB)
+	}
+	return nil
+}
