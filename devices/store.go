@@ -65,10 +65,8 @@ func OpenStore(dir string, opt StoreOptions) (*Store, error) {
 		return nil, fmt.Errorf("cannot make the data folder %s: %w; choose a writable one with --data", dir, plain(err))
 	}
 	path := filepath.Join(dir, storeFile)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		if err := createStore(dir, path, opt); err != nil {
-			return nil, fmt.Errorf("cannot create the store in %s: %w", dir, plain(err))
-		}
+	if err := ensureStore(dir, path, opt); err != nil {
+		return nil, err
 	}
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait})
 	switch {
@@ -78,6 +76,28 @@ func OpenStore(dir string, opt StoreOptions) (*Store, error) {
 		return nil, fmt.Errorf("cannot open the store %s: %w", path, plain(err))
 	}
 	return &Store{db: db, hook: opt.Hook}, nil
+}
+
+// ensureStore makes the store's file unless it is there.
+func ensureStore(dir, path string, opt StoreOptions) error {
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return nil // whatever else is wrong with it, opening it will tell
+	}
+	unlock, err := lockFolder(dir, lockWait)
+	if errors.Is(err, ErrStoreInUse) {
+		return ErrStoreInUse
+	}
+	if err != nil {
+		return fmt.Errorf("cannot lock the data folder %s: %w", dir, plain(err))
+	}
+	defer unlock()
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return nil // another process was faster
+	}
+	if err := createStore(dir, path, opt); err != nil {
+		return fmt.Errorf("cannot create the store in %s: %w", dir, plain(err))
+	}
+	return nil
 }
 
 // createStore makes an empty database in a way that a crash leaves either none or all.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -60,6 +61,35 @@ func TestStoreKeepsAndRefuses(t *testing.T) {
 	defer func() { _ = s.Close() }()
 	if k2, err := NodeKey(s); err != nil || !k1.Equal(k2) {
 		t.Fatalf("the key changed: %v", err)
+	}
+}
+
+// Two agents that start at once on a fresh folder: one makes the store and has it, the
+// others are told.
+func TestOneOfManyMakesTheStore(t *testing.T) {
+	dir := t.TempDir()
+	const agents = 4
+	stores, errs := make([]*Store, agents), make([]error, agents)
+	var wg sync.WaitGroup
+	for i := range agents {
+		wg.Go(func() { stores[i], errs[i] = OpenStore(dir, StoreOptions{}) })
+	}
+	wg.Wait()
+	got := 0
+	for i, s := range stores {
+		switch {
+		case s != nil:
+			got++
+			if _, err := NodeKey(s); err != nil {
+				t.Error(err)
+			}
+			defer func() { _ = s.Close() }()
+		case !errors.Is(errs[i], ErrStoreInUse):
+			t.Errorf("agent %d: %v", i, errs[i])
+		}
+	}
+	if got != 1 {
+		t.Fatalf("%d agents have the store", got)
 	}
 }
 
