@@ -65,7 +65,8 @@ func (p Profile) check() error {
 	if p.Class == "" || p.Title == "" {
 		return fmt.Errorf("a profile needs class and title")
 	}
-	for name, m := range map[string]Medium{"audio": p.Capabilities.Audio, "video": p.Capabilities.Video} {
+	for _, name := range []string{"audio", "video"} {
+		m := map[string]Medium{"audio": p.Capabilities.Audio, "video": p.Capabilities.Video}[name]
 		if !slices.Contains([]Direction{SendRecv, SendOnly, RecvOnly, Inactive}, m.Direction) {
 			return fmt.Errorf("%s: direction %q is none of sendrecv, sendonly, recvonly, inactive", name, m.Direction)
 		}
@@ -137,7 +138,8 @@ func (l Pipeline) check() error {
 		return fmt.Errorf("pipeline %q needs a name, a kind (source or sink) and a command", l.Name)
 	}
 	text := strings.Join(l.Command, " ")
-	for kind, codec := range map[string]*Codec{"Video": l.Video, "Audio": l.Audio} {
+	for _, kind := range []string{"Video", "Audio"} { // in this order: one mistake has one message
+		codec := map[string]*Codec{"Video": l.Video, "Audio": l.Audio}[kind]
 		word := "{{." + kind + "Port}}"
 		if l.Kind == SourcePipeline && (codec != nil) != strings.Contains(text, word) {
 			return fmt.Errorf("pipeline %q: a source that sends %s names its codec and has %s in its command", l.Name, strings.ToLower(kind), word)
