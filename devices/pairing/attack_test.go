@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -316,6 +317,60 @@ func TestRemovedDeviceStopsAsking(t *testing.T) {
 	}
 	if p, err := LoadPending(devStore); p != nil || err != nil {
 		t.Fatal("it keeps asking", p, err)
+	}
+}
+
+// Strangers who connect, ask and then say nothing keep nobody out.
+func TestSilentStrangersDoNotBlock(t *testing.T) {
+	owner, dev := newKey(t), newKey(t)
+	w, err := OpenWindow(newStore(t), "555666777", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		c, s := pipe(t, newKey(t), dev)
+		verified := verify(s, w)
+		if err := c.send(message{Kind: "hello"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.receive("window"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := <-verified; err == nil {
+				t.Error("a silent stranger was let in")
+			}
+		})
+		t.Cleanup(func() { s.limit(0) })
+	}
+	c, s := pipe(t, owner, dev)
+	verified := verify(s, w)
+	if err := c.Prove("555666777"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-verified; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSilenceIsBounded(t *testing.T) {
+	a, b := newKey(t), newKey(t)
+	_, s := pipe(t, a, b)
+	var limits []time.Duration
+	s.limit = func(d time.Duration) { limits = append(limits, d) }
+	s.conn = &script{t: t, in: []message{{Kind: "hello"}, {Kind: "share", Share: make([]byte, 65)}}}
+	w, err := OpenWindow(newStore(t), "555666777", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kind, err := s.First(); kind != "hello" || err != nil {
+		t.Fatal(kind, err)
+	}
+	if err := s.Verify(w); !errors.Is(err, errShare) {
+		t.Fatal(err)
+	}
+	if !slices.Equal(limits, []time.Duration{exchangeTime, shareTime, exchangeTime}) || w.w.Failures != 1 {
+		t.Fatalf("%v, %d guesses", limits, w.w.Failures)
 	}
 }
 

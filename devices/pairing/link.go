@@ -66,6 +66,7 @@ var codes = map[string]error{
 // Link is one connection of ALPN hallway-pair/1.
 type Link struct {
 	conn   io.ReadWriter
+	limit  func(time.Duration) // from now, for all that follows
 	stop   func()
 	binder []byte // TLS exporter
 	client bool
@@ -85,11 +86,16 @@ func NewLink(ctx context.Context, conn *tls.Conn, self *ecdsa.PublicKey, client 
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.SetDeadline(time.Now().Add(exchangeTime)); err != nil {
+	first := exchangeTime
+	if !client {
+		first = silentTime // until First
+	}
+	if err := conn.SetDeadline(time.Now().Add(first)); err != nil {
 		return nil, err
 	}
+	limit := func(d time.Duration) { _ = conn.SetDeadline(time.Now().Add(d)) } // a dead connection fails at its next read
 	stop := context.AfterFunc(ctx, func() { _ = conn.NetConn().Close() })
-	return &Link{conn: conn, binder: binder, client: client, Self: self, Peer: peer, stop: func() { stop() }}, nil
+	return &Link{conn: conn, limit: limit, binder: binder, client: client, Self: self, Peer: peer, stop: func() { stop() }}, nil
 }
 
 // Done frees what NewLink took.
@@ -228,27 +234,41 @@ func (l *Link) First() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	l.bound(exchangeTime)
 	return m.Kind, nil
 }
 
+// bound limits the time of all that follows.
+func (l *Link) bound(d time.Duration) {
+	if l.limit != nil {
+		l.limit(d)
+	}
+}
+
 // Verify takes a prover through an open window. On success the window is closed. It
-// follows First.
+// follows First. The one place for an exchange is taken only with the prover's share,
+// which costs a guess: who connects and says nothing keeps nobody out.
 func (l *Link) Verify(w *Window) error {
 	if w == nil {
 		return l.refuse(ErrClosed)
 	}
+	if err := w.Err(); err != nil {
+		return l.refuse(err)
+	}
+	if err := l.send(message{Kind: "window", Salt: w.w.Salt, Window: w.w.ID}); err != nil {
+		return err
+	}
+	l.bound(shareTime)
+	m, err := l.receive("share")
+	if err != nil {
+		return err
+	}
+	l.bound(exchangeTime)
 	release, err := w.begin()
 	if err != nil {
 		return l.refuse(err)
 	}
 	defer release()
-	if err := l.send(message{Kind: "window", Salt: w.w.Salt, Window: w.w.ID}); err != nil {
-		return err
-	}
-	m, err := l.receive("share")
-	if err != nil {
-		return err
-	}
 	if err := w.attempt(); err != nil {
 		return l.refuse(err)
 	}

@@ -21,7 +21,10 @@ const (
 	MaxOpen = 15 * time.Minute
 	// exchangeTime bounds one exchange.
 	exchangeTime = 60 * time.Second
-	saltLen      = 32
+	// silentTime bounds how long a stranger may be connected without a word, shareTime
+	// how long a prover may stretch the code: 100,000 rounds take some seconds on MIPS.
+	silentTime, shareTime = 5 * time.Second, 20 * time.Second
+	saltLen               = 32
 )
 
 // What a person may run into while pairing.
