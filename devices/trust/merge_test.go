@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/hallway-home/hallway/devices"
 )
@@ -152,6 +153,34 @@ func TestEditsWithoutEffectAreNotMade(t *testing.T) {
 	if err := l.Remove(owner, mb.Slug); err != nil {
 		t.Error(err)
 	}
+}
+
+// A home with a full history can still put somebody out, and says what else is wrong.
+func TestFullHistoryStillTakesRemovals(t *testing.T) {
+	r, _ := bornHome(t)
+	panel, last := r.admit(t, "Panel", devices.RoleDevice)
+	home := r.fold().r.Home
+	for len(r.edits) < MaxEdits-removalReserve {
+		p, err := sign(r.key, Edit{Version: 1, Home: home, Parents: []Hash{last.hash}, Op: OpMerge, Signer: idOf(r.key)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.edits[p.hash], last = p, p
+	}
+	l := newLog(t)
+	start := time.Now()
+	if err := l.Adopt(r.list(), home, idOf(panel.key)); err != nil {
+		t.Fatal(err)
+	}
+	adopted := time.Since(start)
+	if err := l.SetRoom(r.key, "Attic"); !errors.Is(err, ErrLogFull) {
+		t.Errorf("one edit too many: %v", err)
+	}
+	start = time.Now()
+	if err := l.Remove(r.key, "panel"); err != nil || l.Roster().Has(idOf(panel.key)) {
+		t.Errorf("nobody can be put out: %v", err)
+	}
+	t.Logf("%d edits: adopted in %v, one more in %v", len(r.edits), adopted, time.Since(start))
 }
 
 // BenchmarkMerge is the cost of one more edit in a home of some years.
