@@ -1,10 +1,10 @@
 package devices
 
 import (
-	"os"
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
