@@ -12,8 +12,13 @@ import (
 	"github.com/hallway-home/hallway/devices"
 )
 
-// crockford avoids letters that look like digits.
-var crockford = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)
+// crockfordLetters avoids letters that look like digits.
+const crockfordLetters = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+var crockford = base32.NewEncoding(crockfordLetters).WithPadding(base32.NoPadding)
+
+// isCrockford is stricter than a decoder, which skips line ends.
+func isCrockford(s string) bool { return strings.Trim(s, crockfordLetters) == "" }
 
 // ErrCode says that a typed code cannot be one.
 var ErrCode = errors.New("that is not a pairing code: it has nine digits, and the last one checks the others; read it again from the new device")
@@ -107,11 +112,8 @@ func (t Token) String() string {
 func ParseToken(s string) (Token, error) {
 	bad := errors.New("that is not a join token; `hallway invite` on an owner prints one, beginning with hw1-")
 	body, seed, _ := strings.Cut(strings.TrimSpace(s), "@")
-	parts := strings.Split(body, "-")
-	if len(parts) != 3 || !strings.EqualFold(parts[0], "hw1") || len(parts[1]) != 4 || len(parts[2]) != 26 {
-		return Token{}, bad
-	}
-	if _, err := crockford.DecodeString(strings.ToUpper(parts[2])); err != nil {
+	parts := strings.Split(strings.ToUpper(body), "-")
+	if len(parts) != 3 || parts[0] != "HW1" || len(parts[1]) != 4 || len(parts[2]) != 26 || !isCrockford(parts[1]+parts[2]) {
 		return Token{}, bad
 	}
 	if seed != "" {
@@ -119,7 +121,7 @@ func ParseToken(s string) (Token, error) {
 			return Token{}, fmt.Errorf("the address in the join token is none: %w", err)
 		}
 	}
-	return Token{strings.ToUpper(parts[1]), strings.ToUpper(parts[2]), seed}, nil
+	return Token{parts[1], parts[2], seed}, nil
 }
 
 // QR is what the new device's code shows as a picture: an HTTPS URL that will open the
