@@ -47,6 +47,7 @@ type Config struct {
 	Listen   string                           // TCP address; "" means ":5061" (RFC 3261 section 19.1.2, SIP over TLS)
 	Peers    []string                         // host:port of nodes that multicast cannot find
 	OnPair   func(context.Context, *tls.Conn) // owns a connection that asks for hallway-pair/1; nil refuses
+	Network  Network                          // nil means TCP of this host; a simulator puts one in memory here
 	MaxPeers int                              // 0 means DefaultMaxPeers
 	Logger   *slog.Logger                     // nil discards
 }
@@ -87,6 +88,9 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	cfg.Listen = cmp.Or(cfg.Listen, ":5061")
 	cfg.MaxPeers = cmp.Or(cfg.MaxPeers, DefaultMaxPeers)
+	if cfg.Network == nil {
+		cfg.Network = tcpNetwork{}
+	}
 	conf, err := trust.MemberTLS(cfg.Key, cfg.Roster.Roster)
 	if err != nil {
 		return nil, err
@@ -105,7 +109,7 @@ func New(cfg Config) (*Mesh, error) {
 
 // Listen takes the member port. It returns the address taken.
 func (m *Mesh) Listen() (netip.AddrPort, error) {
-	ln, err := net.Listen("tcp", m.cfg.Listen)
+	ln, err := m.cfg.Network.Listen(m.cfg.Listen)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("cannot use the member port %s: %w; is another agent running? choose another with --listen", m.cfg.Listen, err)
 	}

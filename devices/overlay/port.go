@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/trust"
@@ -55,7 +52,6 @@ func (m *Mesh) acceptLoop() {
 
 // accepted takes one incoming connection to its flow, or ends it.
 func (m *Mesh) accepted(raw net.Conn) {
-	tune(raw)
 	conf := m.tls.Clone()
 	conf.NextProtos = []string{trust.ALPNOverlay, trust.ALPNSIP}
 	if m.cfg.OnPair != nil {
@@ -145,12 +141,12 @@ func (m *Mesh) dial(ctx context.Context, addr netip.AddrPort, want devices.NodeI
 }
 
 func (m *Mesh) dialTLS(ctx context.Context, addr netip.AddrPort, alpn string) (*tls.Conn, error) {
-	d := net.Dialer{Timeout: dialTime}
-	raw, err := d.DialContext(ctx, "tcp", addr.String())
+	dialCtx, cancel := context.WithTimeout(ctx, dialTime)
+	raw, err := m.cfg.Network.Dial(dialCtx, addr)
+	cancel()
 	if err != nil {
 		return nil, err
 	}
-	tune(raw)
 	conf := m.tls.Clone()
 	conf.NextProtos = []string{alpn}
 	conn := tls.Client(raw, conf)
@@ -191,19 +187,4 @@ func (m *Mesh) DialPair(ctx context.Context, addr netip.AddrPort) (*tls.Conn, er
 	}
 	_ = conn.SetDeadline(time.Time{})
 	return conn, nil
-}
-
-// tune makes the kernel notice a cut cable in 2 to 3 s and send small messages at once.
-func tune(c net.Conn) {
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	_ = tcp.SetNoDelay(true)
-	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 3})
-	if sc, err := tcp.SyscallConn(); err == nil {
-		_ = sc.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 2500)
-		})
-	}
 }

@@ -1,0 +1,68 @@
+package overlay
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Network is what the member port stands on.
+type Network interface {
+	// Listen takes a port; addr is host:port, the host may be empty.
+	Listen(addr string) (net.Listener, error)
+	// Dial connects to a member port; ctx bounds it.
+	Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
+}
+
+// tcpNetwork is the TCP of this host.
+type tcpNetwork struct{}
+
+// Listen takes a TCP port.
+func (tcpNetwork) Listen(addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return tunedListener{ln}, nil
+}
+
+// Dial connects by TCP.
+func (tcpNetwork) Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	tune(c)
+	return c, nil
+}
+
+type tunedListener struct{ net.Listener }
+
+// Accept returns the next connection, tuned as a dialled one is.
+func (l tunedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		tune(c)
+	}
+	return c, err
+}
+
+// tune makes the kernel notice a cut cable in 2 to 3 s and send small messages at once.
+func tune(c net.Conn) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	_ = tcp.SetNoDelay(true)
+	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 3})
+	if sc, err := tcp.SyscallConn(); err == nil {
+		_ = sc.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 2500)
+		})
+	}
+}
