@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -255,8 +257,24 @@ func TestFrames(t *testing.T) {
 	}
 }
 
+// fuzzFrames is one frame of each kind.
+func fuzzFrames(a writer) []frame {
+	return []frame{
+		{Kind: framePing}, {Kind: framePing, Clock: 1 << 40}, {Kind: frameHello, Heads: []trust.Hash{{1}}, Reply: true, Clock: 1},
+		{Kind: frameEdits, Edits: a.log.Edits()}, {Kind: frameDigest, Digest: a.sums()}, {Kind: frameState, State: a.state([]devices.NodeID{a.self})},
+		{Kind: frameRecords, Records: []Signed{{[]byte{1}, []byte{2}}}, More: true}, {Kind: frameLog, Records: []Signed{{[]byte{1}, []byte{2}}}},
+		{Kind: frameWant, Want: &blobWant{Offset: 1}}, {Kind: frameChunk, Chunk: &blobChunk{Data: []byte{1}}},
+		{Kind: frameState, State: []writerState{{Writer: a.self, First: math.MaxUint64, Count: math.MaxUint64, Blocks: make([][8]byte, 2)}}},
+	}
+}
+
 func FuzzFrame(f *testing.F) {
-	for _, fr := range []frame{{Kind: framePing}, {Kind: frameHello, Heads: []trust.Hash{{1}}}, {Kind: frameRecords, Records: []Signed{{[]byte{1}, []byte{2}}}}} {
+	a, _ := newWriters(f)
+	a.say(f, 1)
+	for i := range 70 {
+		a.append1(f, i)
+	}
+	for _, fr := range fuzzFrames(a) {
 		b, err := encodeFrame(fr)
 		if err != nil {
 			f.Fatal(err)
@@ -264,14 +282,28 @@ func FuzzFrame(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		fr, _, err := readFrame(bytes.NewReader(b))
+		fr, n, err := readFrame(bytes.NewReader(b))
 		if err != nil {
 			return
+		}
+		if n > len(b) {
+			t.Fatalf("%d bytes were counted of %d", n, len(b))
 		}
 		for _, s := range fr.Records {
 			if _, err := openRecord(s, nil); err == nil {
 				t.Fatal("a record was accepted without a home")
 			}
+		}
+		r := a.lacking(fr.State)
+		size := 0
+		for _, s := range slices.Concat(r.records, r.entries) {
+			size += len(s.Raw) + len(s.Sig)
+		}
+		if size > maxExchange {
+			t.Fatalf("an answer of %d bytes", size)
+		}
+		if list := a.differing(fr.Digest); len(list) > len(a.log.Roster().Members) {
+			t.Fatalf("a digest makes %d writers differ", len(list))
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"reflect"
 	"testing"
 
 	"github.com/hallway-home/hallway/devices"
@@ -105,4 +106,23 @@ func TestForeignDeviceNeedsASpeaker(t *testing.T) {
 			t.Errorf("a statement about %q gave %v", subject, err)
 		}
 	}
+}
+
+func FuzzBinding(f *testing.F) {
+	phone := strangerKey(f)
+	b := Binding{Node: devices.NodeID{1}, Binding: "flow", Fingerprints: [][]byte{make([]byte, 32)}, Sequence: 3}
+	good, err := SealBinding(phone, b)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte{0xa1, 1, 0x40})
+	r := Record{Subject: devices.NodeIDOf(&phone.PublicKey).String(), Writer: b.Node, Kind: KindBinding}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r.Body = raw
+		got, err := openBinding(r)
+		if err == nil && !reflect.DeepEqual(got, b) {
+			t.Fatalf("a binding that the phone did not sign: %+v", got)
+		}
+	})
 }
