@@ -85,7 +85,7 @@ func large(t *testing.T, n int, opts ...func(*node)) []*node {
 			x.knows(y)
 		}
 	}
-	eventually(t, time.Minute, "all reach each other and agree", func() bool {
+	eventually(t, 30*time.Second+time.Duration(n)*2*time.Second, "all reach each other and agree", func() bool {
 		for _, x := range nodes {
 			if len(x.overlayFlows()) != n-1 {
 				return false

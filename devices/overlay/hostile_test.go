@@ -356,7 +356,7 @@ func stillTalk(t *testing.T, b *besieged) {
 // A member that asks for much and reads nothing costs a bounded queue and its own flow.
 func TestHostileSlowReader(t *testing.T) {
 	b := besiege(t)
-	before, flows, start := b.honest(), b.flows(), heap()
+	flows, start := b.flows(), heap()
 	var state []writerState // "I have nothing of anybody": all is sent, again and again
 	for _, x := range b.nodes {
 		state = append(state, writerState{Writer: x.id})
@@ -372,7 +372,7 @@ func TestHostileSlowReader(t *testing.T) {
 		}
 	}
 	eventually(t, 12*time.Second, "the honest ones agree", b.agree)
-	before = b.honest()
+	before := b.honest()
 	deaf := &hostile{t: t, writer: b.h.writer}
 	ask := b.h.frame(frame{Kind: frameState, State: state, Reply: true})
 	deaf.flood(b.nodes[0], time.Now().Add(2*siege()), func(int) []byte { return ask })

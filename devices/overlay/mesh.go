@@ -74,8 +74,8 @@ type Mesh struct {
 
 	complaints complaints
 
-	handshakes chan struct{}
-	started    time.Time
+	door    doorway
+	started time.Time // mu guards it
 
 	mu       sync.Mutex
 	ctx      context.Context // of Run; nil before
@@ -118,8 +118,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, self: devices.NodeIDOf(&cfg.Key.PublicKey), log: cfg.Logger, tls: conf,
-		handshakes: make(chan struct{}, maxHandshakes),
-		flows:      map[flowKey]*flow{}, dialing: map[flowKey]bool{}, peers: map[devices.NodeID]*peer{},
+		flows: map[flowKey]*flow{}, dialing: map[flowKey]bool{}, peers: map[devices.NodeID]*peer{},
 		prefixes: map[[8]byte][]netip.AddrPort{}, watchers: map[chan struct{}]struct{}{},
 		heard: map[devices.NodeID]time.Time{}, gate: newGate(), diskWake: make(chan struct{}, 1),
 	}

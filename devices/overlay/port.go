@@ -14,9 +14,6 @@ import (
 )
 
 const (
-	// maxHandshakes bounds the CPU that strangers can burn: a handshake costs about 1 ms
-	// on a small ARM core.
-	maxHandshakes = 8
 	// handshakeTime bounds one handshake with its verdict.
 	handshakeTime = 3 * time.Second
 	// dialTime bounds one TCP dial on a home's LAN.
@@ -42,11 +39,12 @@ func (m *Mesh) acceptLoop() {
 			continue
 		}
 		m.HeardFrom(addrOf(conn.RemoteAddr()).Addr())
-		select {
-		case m.handshakes <- struct{}{}:
-			m.spawn(func() { m.accepted(conn) })
-		default:
-			_ = conn.Close() // eight at a time; an honest peer dials again
+		if !m.door.enter(conn, time.Now()) {
+			_ = conn.Close() // an honest peer dials again
+			continue
+		}
+		if !m.spawn(func() { m.accepted(conn) }) {
+			_ = conn.Close()
 		}
 	}
 }
@@ -62,7 +60,7 @@ func (m *Mesh) accepted(raw net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(handshakeTime))
 	stop := context.AfterFunc(m.ctx, func() { _ = raw.Close() })
 	err := conn.HandshakeContext(m.ctx)
-	<-m.handshakes
+	m.door.leave(raw)
 	if err != nil {
 		stop()
 		m.log.Debug("refused a connection", "addr", raw.RemoteAddr(), "err", err)

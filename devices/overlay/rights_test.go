@@ -92,7 +92,7 @@ func TestBindingNeedsThePhonesSignature(t *testing.T) {
 	r := *b.roster()
 	r.Persons = maps.Clone(r.Persons)
 	delete(r.Persons, "eve")
-	b.table.roster = func() *devices.Roster { return &r }
+	b.roster = func() *devices.Roster { return &r }
 	if err := b.forget(); err != nil || len(b.all()) != 0 {
 		t.Fatalf("%d bindings are left, %v", len(b.all()), err)
 	}

@@ -1,0 +1,81 @@
+package overlay
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// maxHandshakes bounds the CPU that strangers can burn: a handshake costs about 1 ms
+	// on a small ARM core.
+	maxHandshakes = 8
+	// maxFromOne leaves places for others than one busy or silent host.
+	maxFromOne = 6
+	// patience: when all places are taken, who has been silent for longer makes room. An
+	// honest handshake on a LAN takes a tenth of it.
+	patience = 500 * time.Millisecond
+)
+
+// doorway bounds the handshakes at a time, so that strangers who connect and say nothing
+// keep no member out.
+type doorway struct {
+	mu      sync.Mutex
+	pending []arrival
+}
+
+type arrival struct {
+	conn  net.Conn
+	from  netip.Prefix
+	since time.Time
+}
+
+// hostOf is what counts as one host: an IPv4 address, or an IPv6 network of which a host
+// may have all addresses (RFC 8981).
+func hostOf(a netip.Addr) netip.Prefix {
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	p, err := a.WithZone("").Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// enter takes a place for a connection, if need be from the host that has most of them,
+// or from who has been silent for long.
+func (d *doorway) enter(conn net.Conn, now time.Time) bool {
+	from := hostOf(addrOf(conn.RemoteAddr()).Addr())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	places := map[netip.Prefix]int{}
+	for _, p := range d.pending {
+		places[p.from]++
+	}
+	if places[from] >= maxFromOne {
+		return false
+	}
+	if len(d.pending) >= maxHandshakes {
+		out := slices.IndexFunc(d.pending, func(p arrival) bool { // oldest first
+			return places[p.from] >= places[from]+2 || now.Sub(p.since) >= patience
+		})
+		if out < 0 {
+			return false
+		}
+		_ = d.pending[out].conn.Close() // its handshake ends with an error
+		d.pending = slices.Delete(d.pending, out, out+1)
+	}
+	d.pending = append(d.pending, arrival{conn, from, now})
+	return true
+}
+
+// leave gives the place back.
+func (d *doorway) leave(conn net.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pending = slices.DeleteFunc(d.pending, func(p arrival) bool { return p.conn == conn })
+}
