@@ -101,8 +101,12 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 	key := flowKey{id, alpn}
 	m.mu.Lock()
 	if m.dialing[key] || m.flows[key] != nil {
+		up := m.flows[key] != nil
 		m.mu.Unlock()
-		return nil
+		if up {
+			return nil
+		}
+		return ErrDuplicate // somebody else here dials: the flow will wake who waits for it
 	}
 	m.dialing[key] = true
 	m.mu.Unlock()

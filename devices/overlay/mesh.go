@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -285,6 +286,9 @@ func (m *Mesh) rosterChanged() {
 		m.log.Error("cannot drop the records of removed devices", "err", err)
 	}
 	m.clock.keep(r)
+	m.mu.Lock()
+	maps.DeleteFunc(m.heard, func(id devices.NodeID, _ time.Time) bool { return !r.Has(id) })
+	m.mu.Unlock()
 	m.broadcast(m.hello(false))
 	m.keepPeers(r)
 	m.mu.Lock()

@@ -220,6 +220,24 @@ func TestRosterEditReachesAllAndCutsOff(t *testing.T) {
 	}
 }
 
+// A hello that a node had no patience for is made up for by the next digest.
+func TestRosterIsRepairedByTheDigest(t *testing.T) {
+	n := home(t, 2)
+	meet(t, n...)
+	l := n[1].peers[n[0].id].limits
+	l.mu.Lock()
+	l.exchanges = newBucket(0, 0, time.Now())
+	l.mu.Unlock()
+	if err := n[0].log.SetRoom(n[0].key, "Attic"); err != nil {
+		t.Fatal(err)
+	}
+	took := eventually(t, 8*time.Second, "the room arrives", func() bool { return len(n[1].log.Roster().Rooms) == 1 })
+	t.Logf("after %v", took)
+	if took < 100*time.Millisecond {
+		t.Fatal("the hello was answered all the same")
+	}
+}
+
 func TestStrangerIsRefused(t *testing.T) {
 	n := home(t, 1)
 	stranger := home(t, 1)[0]

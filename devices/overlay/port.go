@@ -38,7 +38,6 @@ func (m *Mesh) acceptLoop() {
 			time.Sleep(10 * time.Millisecond) // out of file descriptors: let some end
 			continue
 		}
-		m.HeardFrom(addrOf(conn.RemoteAddr()).Addr())
 		if !m.door.enter(conn, time.Now()) {
 			_ = conn.Close() // an honest peer dials again
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +30,11 @@ func (m *Mesh) hello(reply bool) frame {
 	return frame{Kind: frameHello, Heads: m.cfg.Roster.Heads(), Reply: reply, Clock: m.cfg.Clock().UnixMilli()}
 }
 
-func (m *Mesh) digest() frame { return frame{Kind: frameDigest, Digest: m.table.sums()} }
+// digest carries the roster heads too, so that a hello that was left unanswered is made
+// up for.
+func (m *Mesh) digest() frame {
+	return frame{Kind: frameDigest, Digest: m.table.sums(), Heads: m.cfg.Roster.Heads()}
+}
 
 // handle takes one frame from a peer. An error ends the flow.
 func (m *Mesh) handle(f *flow, fr frame) error {
@@ -42,6 +47,9 @@ func (m *Mesh) handle(f *flow, fr frame) error {
 	case frameEdits:
 		m.takeEdits(f, fr)
 	case frameDigest:
+		if len(fr.Heads) > 0 && !slices.Equal(fr.Heads, m.cfg.Roster.Heads()) {
+			m.takeHello(f, frame{Kind: frameHello, Heads: fr.Heads})
+		}
 		if m.mayAsk(f) {
 			f.sendState(m.table.state(m.table.differing(fr.Digest)), false)
 		}

@@ -176,6 +176,9 @@ func (a *Agent) run(ctx context.Context) error {
 
 // sighted takes what discovery sees: members are dialled, the rest is listed.
 func (a *Agent) sighted(s discovery.Sighting) {
+	for _, from := range s.Addrs {
+		a.mesh.HeardFrom(from.Addr())
+	}
 	if !a.tracker.Take(s) {
 		return
 	}
