@@ -20,7 +20,7 @@ const showEvery = 50 * time.Millisecond
 // types, their services, and the hosts of those.
 func (e *Engine) learn(l link, src netip.Addr, m *dns.Msg) {
 	now := time.Now()
-	all := slices.Concat(m.Answer, m.Ns, m.Extra)
+	all := slices.DeleteFunc(slices.Concat(m.Answer, m.Ns, m.Extra), hollow)
 	changed := false
 	for _, wanted := range []func(dns.RR) bool{e.wantsPointer, e.wantsService, e.wantsAddr} {
 		for _, rr := range all {
@@ -36,6 +36,12 @@ func (e *Engine) learn(l link, src netip.Addr, m *dns.Msg) {
 		e.dirty()
 	}
 	e.wakeWaiters()
+}
+
+// hollow reports a record without its data, which the parser lets through (an update of
+// RFC 2136 has such): it would name a service or a host that has no name.
+func hollow(rr dns.RR) bool {
+	return rr.Header().Rdlength == 0 && rr.Header().Rrtype != dns.TypeTXT
 }
 
 func (e *Engine) wantsPointer(rr dns.RR) bool {
