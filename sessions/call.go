@@ -23,7 +23,6 @@ type Call struct {
 	info      CallInfo
 	dialog    *dialog // the one that won, or the incoming one
 	incoming  *incoming
-	branches  map[string]*branch
 	goneSince time.Time
 	over      bool
 	freed     chan struct{} // closed when camera and microphone are free
@@ -39,7 +38,7 @@ type ending struct {
 
 func (a *Agent) newCall(id, direction string, state State, from, to devices.AOR) *Call {
 	c := &Call{
-		a: a, id: id, branches: map[string]*branch{}, freed: make(chan struct{}),
+		a: a, id: id, freed: make(chan struct{}),
 		info: CallInfo{ID: id, Direction: direction, State: state, From: from, To: to, Started: time.Now()},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -136,6 +135,7 @@ func (c *Call) finish(e ending) {
 	}
 	c.info.State, c.info.Ended, c.info.Code, c.info.Reason, c.info.Missed = StateEnded, time.Now(), e.code, e.words, e.missed
 	d, in := c.dialog, c.incoming
+	c.dialog, c.incoming = nil, nil // the history keeps what people see, not two megabytes of media
 	tell := e.bye && d != nil && d.established
 	c.mu.Unlock()
 	c.cancel() // ends branches that still ring

@@ -229,7 +229,7 @@ func (a *Agent) cancelInvite(c *Call, d *dialog) {
 	}
 	req.AppendHeader(&sip.CSeqHeader{SeqNo: inv.CSeq().SeqNo, MethodName: sip.CANCEL})
 	c.mu.Lock()
-	won := c.dialog != nil && c.dialog != d
+	won := c.info.Peer != "" && c.info.Peer != d.device.Slug
 	c.mu.Unlock()
 	if won {
 		req.AppendHeader(reasonHeader(statusOK, elsewhere))

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -255,11 +257,27 @@ func (a *Agent) followLive(ctx context.Context) error {
 	}
 }
 
+// restAfter: this long after the last call ended, its memory goes back to the system.
+const restAfter = 2 * time.Second
+
 func (a *Agent) followCalls(ctx context.Context) error {
-	for c := range a.sip.Watch(ctx) {
-		a.publish(api.Event{Kind: "call", Call: &c})
+	calls := a.sip.Watch(ctx)
+	rest := time.NewTimer(restAfter) // a start leaves garbage too
+	defer rest.Stop()
+	for {
+		select {
+		case c, ok := <-calls:
+			if !ok {
+				return nil
+			}
+			a.publish(api.Event{Kind: "call", Call: &c})
+			rest.Reset(restAfter)
+		case <-rest.C:
+			if !slices.ContainsFunc(a.sip.Calls(), func(c sessions.CallInfo) bool { return c.State != sessions.StateEnded }) {
+				debug.FreeOSMemory() // the runtime by itself would keep it for minutes; on a small machine others need it
+			}
+		}
 	}
-	return nil
 }
 
 // home returns the roster, or says that there is none.
