@@ -61,10 +61,13 @@ func (e *Engine) wantsService(rr dns.RR) bool {
 	return false
 }
 
+// wantsAddr takes addresses of hosts that services name, that are being looked up, or that
+// were: what becomes of a cached address must not be missed.
 func (e *Engine) wantsAddr(rr dns.RR) bool {
 	_, ok := rrAddr(rr)
 	name := lower(rr.Header().Name)
-	return ok && (e.targets[name] || e.waiters[name] != nil)
+	return ok && (e.targets[name] || e.waiters[name] != nil ||
+		e.cache.byName[nameType{name, dns.TypeA}] != nil || e.cache.byName[nameType{name, dns.TypeAAAA}] != nil)
 }
 
 // store puts one wanted record into the cache and reports whether anything changed.
