@@ -41,6 +41,7 @@ func (m *Mesh) acceptLoop() {
 			time.Sleep(10 * time.Millisecond) // out of file descriptors: let some end
 			continue
 		}
+		m.HeardFrom(addrOf(conn.RemoteAddr()).Addr())
 		select {
 		case m.handshakes <- struct{}{}:
 			m.spawn(func() { m.accepted(conn) })
@@ -98,16 +99,16 @@ func (m *Mesh) judge(conn *tls.Conn) {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
-	m.run(newFlow(m.ctx, key, conn, false))
-}
-
-// run serves a flow of either protocol until it ends.
-func (m *Mesh) run(f *flow) {
+	f := newFlow(m.ctx, key, conn, false)
 	if !m.adopt(f) {
-		m.end(f, nil)
+		m.end(f)
 		return
 	}
-	m.log.Debug("flow up", "peer", f.key.peer, "alpn", f.key.alpn, "dialed", f.dialed)
+	m.serveFlow(f)
+}
+
+// serveFlow serves an adopted flow of either protocol until it ends.
+func (m *Mesh) serveFlow(f *flow) {
 	var err error
 	if f.key.alpn == trust.ALPNSIP {
 		err = m.serveSIP(f)

@@ -234,7 +234,7 @@ func (a *Agent) followRecords(ctx context.Context) error {
 }
 
 func (a *Agent) takeRecord(r overlay.Record) {
-	if r.Kind != overlay.KindDevice {
+	if r.Kind != overlay.KindDevice || r.Gone() {
 		return
 	}
 	d, err := overlay.DecodeDevice(r)
