@@ -99,12 +99,13 @@ func (m *Mesh) keep(ctx context.Context, p *peer) {
 			m.wait(ctx, p, pingEvery, m.flow(p.id, trust.ALPNSIP) == nil)
 			continue
 		}
-		wait := redialWait(m.self, p.id, m.running(), time.Since(absent))
+		wait := redialWait(m.self, p.id, m.settled(), time.Since(absent))
 		if wait == 0 {
+			began := time.Now()
 			if m.connect(ctx, p.id, trust.ALPNOverlay, m.addrsOf(p)) == nil {
 				continue
 			}
-			wait = pause(time.Since(absent))
+			wait = max(0, pause(time.Since(absent))-time.Since(began)) // from dial to dial
 		}
 		m.wait(ctx, p, wait, true)
 	}
@@ -126,9 +127,10 @@ func (m *Mesh) wait(ctx context.Context, p *peer, d time.Duration, timed bool) {
 }
 
 // redialWait says how long to leave the first dial to the other: the lower Node-ID
-// dials at once, and so does a node that has just started; the higher waits politely.
-func redialWait(self, peer devices.NodeID, running, absent time.Duration) time.Duration {
-	if bytes.Compare(self[:], peer[:]) < 0 || running < politeWait {
+// dials at once, and so does a node that has just started or moved; the higher waits
+// politely.
+func redialWait(self, peer devices.NodeID, settled, absent time.Duration) time.Duration {
+	if bytes.Compare(self[:], peer[:]) < 0 || settled < politeWait {
 		return 0
 	}
 	return max(0, politeWait-absent)
@@ -142,7 +144,8 @@ func pause(absent time.Duration) time.Duration {
 	return slowRedial
 }
 
-func (m *Mesh) running() time.Duration {
+// settled says how long this node has been running at the addresses it has.
+func (m *Mesh) settled() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return time.Since(m.started)
@@ -160,7 +163,8 @@ func (m *Mesh) addrsOf(p *peer) []netip.AddrPort {
 	return slices.Clone(p.addrs)
 }
 
-// connect dials a member at all its addresses at once; the first good flow stays.
+// connect dials a member at all its addresses at once; the first good flow stays. The
+// peer takes the newest of several, so only one at a time goes beyond TCP.
 func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addrs []netip.AddrPort) error {
 	if len(addrs) == 0 {
 		return ErrUnreachable
@@ -176,8 +180,10 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 	defer func() {
 		m.mu.Lock()
 		delete(m.dialing, key)
+		delete(m.shaking, key)
 		m.mu.Unlock()
 	}()
+	turn := make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
@@ -187,7 +193,7 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 	results := make(chan result, len(addrs))
 	for _, a := range addrs {
 		go func() {
-			conn, err := m.dial(ctx, a, id, alpn)
+			conn, err := m.dial(ctx, a, key, turn)
 			if err != nil {
 				results <- result{err: err}
 				return
@@ -293,6 +299,8 @@ func (m *Mesh) dialStatic(hostport string) {
 	}
 }
 
+// askWho connects to a configured address, and keeps the connection if it leads to a
+// member that is not connected yet.
 func (m *Mesh) askWho(hostport string) devices.NodeID {
 	tcp, err := net.ResolveTCPAddr("tcp", hostport)
 	if err != nil {
@@ -302,14 +310,26 @@ func (m *Mesh) askWho(hostport string) devices.NodeID {
 	addr := unmap(tcp.AddrPort())
 	ctx, cancel := context.WithTimeout(m.ctx, dialTime+handshakeTime)
 	defer cancel()
-	conn, err := m.dialTLS(ctx, addr, trust.ALPNOverlay)
+	raw, err := m.dialTCP(ctx, addr)
 	if err != nil {
 		return devices.NodeID{}
 	}
-	defer func() { _ = conn.NetConn().Close() }()
+	conn, err := m.shake(ctx, raw, trust.ALPNOverlay)
+	if err != nil {
+		return devices.NodeID{}
+	}
 	id, _, err := trust.PeerID(conn.ConnectionState())
 	if err != nil || id == m.self {
+		_ = conn.NetConn().Close()
 		return devices.NodeID{}
+	}
+	key := flowKey{id, trust.ALPNOverlay}
+	if readVerdict(conn) == nil && m.flow(id, trust.ALPNOverlay) == nil {
+		_ = conn.SetDeadline(time.Time{})
+		m.spawn(func() { m.run(newFlow(m.ctx, key, conn, true)) })
+		m.awaitFlow(key)
+	} else {
+		_ = conn.NetConn().Close()
 	}
 	m.HintPrefix([8]byte(id[:8]), []netip.AddrPort{addr})
 	return id

@@ -1,0 +1,32 @@
+package overlay
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+var errMoved = errors.New("this device has another address now")
+
+// Moved tells the mesh which addresses this node has now. Flows from an address that is
+// gone are dead, though nothing says so: they are ended at once, and this node dials
+// everybody as if it had just started.
+func (m *Mesh) Moved(own []netip.Addr) {
+	m.mu.Lock()
+	if m.ctx == nil {
+		m.mu.Unlock()
+		return
+	}
+	m.started = time.Now()
+	for _, p := range m.peers {
+		p.wake()
+	}
+	m.mu.Unlock()
+	for _, f := range m.allFlows() {
+		local, err := netip.ParseAddrPort(f.conn.LocalAddr().String())
+		if err == nil && !local.Addr().IsLoopback() && !slices.Contains(own, local.Addr().WithZone("").Unmap()) {
+			m.drop(f, errMoved)
+		}
+	}
+}
