@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -33,14 +34,15 @@ type sockets struct {
 	v6             *ipv6.PacketConn
 	raw            []net.PacketConn
 	group4, group6 *net.UDPAddr
-	in4, in6       map[int]bool // groups joined, by interface
+	in4            map[int][]netip.Prefix // groups joined, by interface, with its addresses then
+	in6            map[int]bool
 	watch          watcher
 	wg             sync.WaitGroup
 }
 
 func newSockets(cfg Config) *sockets {
 	return &sockets{
-		cfg: cfg, log: cfg.Logger, in4: map[int]bool{}, in6: map[int]bool{},
+		cfg: cfg, log: cfg.Logger, in4: map[int][]netip.Prefix{}, in6: map[int]bool{},
 		group4: &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: port},
 		group6: &net.UDPAddr{IP: net.ParseIP("ff02::fb"), Port: port},
 	}
@@ -169,13 +171,9 @@ func (s *sockets) links() map[int]link {
 			out[i.Index] = l
 		}
 	}
-	for _, joined := range []map[int]bool{s.in4, s.in6} {
-		for i := range joined {
-			if _, ok := out[i]; !ok {
-				delete(joined, i) // gone: join anew when it returns
-			}
-		}
-	}
+	gone := func(i int) bool { _, ok := out[i]; return !ok } // join anew when it returns
+	maps.DeleteFunc(s.in4, func(i int, _ []netip.Prefix) bool { return gone(i) })
+	maps.DeleteFunc(s.in6, func(i int, _ bool) bool { return gone(i) })
 	return out
 }
 
@@ -204,10 +202,16 @@ func (s *sockets) describe(i net.Interface, notYet map[netip.Addr]bool) link {
 	return l
 }
 
+// join is called at every look. Linux forgets the groups of an interface with its last IPv4
+// address, but not that this socket is in them: after each change of addresses it leaves
+// and joins.
 func (s *sockets) join(i net.Interface, l link) {
-	if _, ok := l.source(false); ok && !s.in4[i.Index] {
-		err := s.v4.JoinGroup(&i, s.group4)
-		s.in4[i.Index] = s.joined(err, i.Name)
+	if own := l.addrs4(); !slices.Equal(own, s.in4[i.Index]) {
+		delete(s.in4, i.Index)
+		_ = s.v4.LeaveGroup(&i, s.group4) // it may have been in none
+		if len(own) > 0 && s.joined(s.v4.JoinGroup(&i, s.group4), i.Name) {
+			s.in4[i.Index] = own
+		}
 	}
 	if _, ok := l.source(true); ok && !s.in6[i.Index] {
 		err := s.v6.JoinGroup(&i, s.group6)
