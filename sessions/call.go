@@ -19,11 +19,14 @@ type Call struct {
 	ctx    context.Context // ends with the call
 	cancel context.CancelFunc
 
+	changing sync.Mutex // held while an offer of either side waits for its answer
+
 	mu        sync.Mutex
 	info      CallInfo
 	dialog    *dialog // the one that won, or the incoming one
 	incoming  *incoming
 	goneSince time.Time
+	agreed    int // offers and answers finished after the first
 	over      bool
 	freed     chan struct{} // closed when camera and microphone are free
 }
@@ -105,13 +108,7 @@ func (c *Call) open(d *dialog) {
 		return
 	}
 	c.a.tell(c.Info())
-	c.a.spawn(func() {
-		select {
-		case <-d.leg.Done():
-			c.finish(ending{code: 500, words: mediaWords(d.leg.Err()), bye: true})
-		case <-c.ctx.Done():
-		}
-	})
+	c.a.spawn(func() { c.watch(d) })
 }
 
 func mediaWords(err error) string {
@@ -164,8 +161,7 @@ func (c *Call) finish(e ending) {
 
 // bye ends a dialog at the other side; nobody waits for the answer longer than 2 s.
 func (a *Agent) bye(d *dialog, reason sip.Header) {
-	d.localSeq++
-	req := a.request(sip.BYE, d, d.localSeq)
+	req := a.request(sip.BYE, d, d.nextSeq())
 	if reason != nil {
 		req.AppendHeader(reason)
 	}

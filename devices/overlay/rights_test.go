@@ -51,13 +51,15 @@ func TestBindingNeedsThePhonesSignature(t *testing.T) {
 	stranger := strangerKey(t)
 	strangerID := devices.NodeIDOf(&stranger.PublicKey)
 	for name, s := range map[string]Signed{
-		"signed by another key":        say(id, bind(stranger, a.self)),
-		"of a phone that nobody owns":  say(strangerID, bind(stranger, a.self)),
-		"with another node":            say(id, bind(phone, b.self)),
-		"with a changed signature":     say(id, changed),
-		"about the node itself":        say(a.self, bind(phone, a.self)),
-		"without any signature":        say(id, body(t, "x")),
-		"as a log entry":               a.seal(t, func(r *Record) { r.Subject, r.Kind, r.Body, r.Shape = id.String(), KindBinding, bind(phone, a.self), ShapeLog }),
+		"signed by another key":       say(id, bind(stranger, a.self)),
+		"of a phone that nobody owns": say(strangerID, bind(stranger, a.self)),
+		"with another node":           say(id, bind(phone, b.self)),
+		"with a changed signature":    say(id, changed),
+		"about the node itself":       say(a.self, bind(phone, a.self)),
+		"without any signature":       say(id, body(t, "x")),
+		"as a log entry": a.seal(t, func(r *Record) {
+			r.Subject, r.Kind, r.Body, r.Shape = id.String(), KindBinding, bind(phone, a.self), ShapeLog
+		}),
 		"as another kind of statement": a.seal(t, func(r *Record) { r.Subject, r.Kind, r.Body = id.String(), KindDevice, bind(phone, a.self) }),
 	} {
 		if _, _, err := b.accept(s); !errors.Is(err, ErrRecordWriter) && !errors.Is(err, ErrRecordForm) {

@@ -62,6 +62,11 @@ func (l link) source(v6 bool) (netip.Addr, bool) {
 	return found, found.IsValid()
 }
 
+// addrs4 lists the IPv4 addresses of the interface.
+func (l link) addrs4() []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(l.addrs), func(p netip.Prefix) bool { return !p.Addr().Is4() })
+}
+
 // packet is one received datagram.
 type packet struct {
 	data  []byte

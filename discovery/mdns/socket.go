@@ -33,14 +33,15 @@ type sockets struct {
 	v6             *ipv6.PacketConn
 	raw            []net.PacketConn
 	group4, group6 *net.UDPAddr
-	in4, in6       map[int]bool // groups joined, by interface
+	in4            map[int][]netip.Prefix // groups joined, by interface, with its addresses then
+	in6            map[int]bool
 	watch          watcher
 	wg             sync.WaitGroup
 }
 
 func newSockets(cfg Config) *sockets {
 	return &sockets{
-		cfg: cfg, log: cfg.Logger, in4: map[int]bool{}, in6: map[int]bool{},
+		cfg: cfg, log: cfg.Logger, in4: map[int][]netip.Prefix{}, in6: map[int]bool{},
 		group4: &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: port},
 		group6: &net.UDPAddr{IP: net.ParseIP("ff02::fb"), Port: port},
 	}
@@ -175,18 +176,18 @@ func (s *sockets) links() map[int]link {
 			out[i.Index] = l
 		}
 	}
-	s.leave(s.in4, out, func(i *net.Interface) error { return s.v4.LeaveGroup(i, s.group4) })
-	s.leave(s.in6, out, func(i *net.Interface) error { return s.v6.LeaveGroup(i, s.group6) })
+	leave(s.in4, out, func(i *net.Interface) error { return s.v4.LeaveGroup(i, s.group4) })
+	leave(s.in6, out, func(i *net.Interface) error { return s.v6.LeaveGroup(i, s.group6) })
 	return out
 }
 
 // leave forgets the interfaces that went, to join anew when they return. The system keeps
 // the membership of one that is gone for good, and allows 20 for a socket.
-func (s *sockets) leave(joined map[int]bool, there map[int]link, leave func(*net.Interface) error) {
+func leave[T any](joined map[int]T, there map[int]link, group func(*net.Interface) error) {
 	for i := range joined {
 		if _, ok := there[i]; !ok {
 			delete(joined, i)
-			_ = leave(&net.Interface{Index: i}) // it may have ended with the interface
+			_ = group(&net.Interface{Index: i}) // it may have ended with the interface
 		}
 	}
 }
@@ -216,10 +217,16 @@ func (s *sockets) describe(i net.Interface, notYet map[netip.Addr]bool) link {
 	return l
 }
 
+// join is called at every look. Linux forgets the groups of an interface with its last IPv4
+// address, but not that this socket is in them: after each change of addresses it leaves
+// and joins.
 func (s *sockets) join(i net.Interface, l link) {
-	if _, ok := l.source(false); ok && !s.in4[i.Index] {
-		err := s.v4.JoinGroup(&i, s.group4)
-		s.in4[i.Index] = s.joined(err, i.Name)
+	if own := l.addrs4(); !slices.Equal(own, s.in4[i.Index]) {
+		delete(s.in4, i.Index)
+		_ = s.v4.LeaveGroup(&i, s.group4) // it may have been in none
+		if len(own) > 0 && s.joined(s.v4.JoinGroup(&i, s.group4), i.Name) {
+			s.in4[i.Index] = own
+		}
 	}
 	if _, ok := l.source(true); ok && !s.in6[i.Index] {
 		err := s.v6.JoinGroup(&i, s.group6)

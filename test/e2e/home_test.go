@@ -90,6 +90,13 @@ func newNode(t testing.TB, l *netlab.Lab, name, class, room string, args ...stri
 	if err != nil {
 		t.Fatal(err)
 	}
+	return nodeOn(t, h, class, room, args...)
+}
+
+// nodeOn prepares an agent on a host that is there already; both have one name.
+func nodeOn(t testing.TB, h *netlab.Host, class, room string, args ...string) *node {
+	t.Helper()
+	name := h.Name
 	n := &node{t: t, name: name, dir: t.TempDir(), host: h}
 	n.args = append([]string{"up", "--data", n.dir, "--name", name, "--class", class, "--room", room, "--log-level", "debug"}, args...)
 	t.Cleanup(func() {

@@ -56,6 +56,7 @@ type Agent struct {
 	dir     *devices.Directory
 	mdns    *mdns.Engine
 	tracker *discovery.Tracker
+	media   *rtc.Factory
 	sip     *sessions.Agent
 
 	mu      sync.Mutex
@@ -128,13 +129,13 @@ func (a *Agent) openSessions() error {
 	if sink.Pipeline, err = a.cfg.SinkPipeline(); err != nil {
 		return err
 	}
-	factory := rtc.New(rtc.Config{Endpoint: media.NewBox(source, sink, a.log), Interfaces: a.cfg.Interfaces, Logger: a.log})
+	a.media = rtc.New(rtc.Config{Endpoint: media.NewBox(source, sink, a.log), Interfaces: a.cfg.Interfaces, Logger: a.log})
 	auto := a.profile.Behaviour.AutoAnswer
 	if a.cfg.AutoAnswer != "profile" {
 		auto = a.cfg.AutoAnswer == "yes"
 	}
 	a.sip, err = sessions.New(sessions.Config{
-		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: factory,
+		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media,
 		Behaviour: a.profile.Behaviour, Capability: a.profile.Capabilities, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
 	})
 	return err
@@ -162,6 +163,7 @@ func (a *Agent) run(ctx context.Context) error {
 	start(a.followLive)
 	start(a.keepOwnRecord)
 	start(a.keepAnnounced)
+	start(a.followAddresses)
 	calls, cctx := errgroup.WithContext(inner)
 	context.AfterFunc(bctx, stopInner)
 	calls.Go(func() error { return a.sip.Run(cctx) })
