@@ -31,12 +31,13 @@ func (m *Mesh) keep(ctx context.Context, p *peer) {
 			m.wait(ctx, p, pingEvery, m.flow(p.id, trust.ALPNSIP) == nil)
 			continue
 		}
-		wait := redialWait(m.self, p.id, m.running(), time.Since(absent))
+		wait := redialWait(m.self, p.id, m.settled(), time.Since(absent))
 		if wait == 0 {
+			began := time.Now()
 			if m.connect(ctx, p.id, trust.ALPNOverlay, m.addrsOf(p)) == nil {
 				continue
 			}
-			wait = pause(time.Since(absent))
+			wait = max(0, pause(time.Since(absent))-time.Since(began)) // from dial to dial
 		}
 		m.wait(ctx, p, wait, true)
 	}
@@ -58,9 +59,10 @@ func (m *Mesh) wait(ctx context.Context, p *peer, d time.Duration, timed bool) {
 }
 
 // redialWait says how long to leave the first dial to the other: the lower Node-ID
-// dials at once, and so does a node that has just started; the higher waits politely.
-func redialWait(self, peer devices.NodeID, running, absent time.Duration) time.Duration {
-	if bytes.Compare(self[:], peer[:]) < 0 || running < politeWait {
+// dials at once, and so does a node that has just started or moved; the higher waits
+// politely.
+func redialWait(self, peer devices.NodeID, settled, absent time.Duration) time.Duration {
+	if bytes.Compare(self[:], peer[:]) < 0 || settled < politeWait {
 		return 0
 	}
 	return max(0, politeWait-absent)
@@ -74,7 +76,8 @@ func pause(absent time.Duration) time.Duration {
 	return slowRedial
 }
 
-func (m *Mesh) running() time.Duration {
+// settled says how long this node has been running at the addresses it has.
+func (m *Mesh) settled() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return time.Since(m.started)
@@ -92,8 +95,9 @@ func (m *Mesh) addrsOf(p *peer) []netip.AddrPort {
 	return p.addrs()
 }
 
-// connect dials a member at all its addresses at once; the first good flow stays. All
-// it started has ended when it returns, but for the flow.
+// connect dials a member at all its addresses at once; the first good flow stays. The
+// peer takes the newest of several, so only one at a time goes beyond TCP. All that
+// connect started has ended when it returns, but for the flow.
 func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addrs []netip.AddrPort) error {
 	if len(addrs) == 0 {
 		return ErrUnreachable
@@ -113,8 +117,10 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 	defer func() {
 		m.mu.Lock()
 		delete(m.dialing, key)
+		delete(m.shaking, key)
 		m.mu.Unlock()
 	}()
+	turn := make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
@@ -124,7 +130,7 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 	results := make(chan result, len(addrs))
 	for _, a := range addrs {
 		started := m.spawn(func() {
-			conn, err := m.dial(ctx, a, id, alpn)
+			conn, err := m.dial(ctx, a, key, turn)
 			if err != nil {
 				results <- result{err: err}
 				return
@@ -179,6 +185,8 @@ func (m *Mesh) dialStatic(hostport string) {
 	}
 }
 
+// askWho connects to a configured address, and keeps the connection if it leads to a
+// member that is not connected yet.
 func (m *Mesh) askWho(hostport string) devices.NodeID {
 	ctx, cancel := context.WithTimeout(m.ctx, dialTime+handshakeTime)
 	defer cancel()
@@ -187,14 +195,28 @@ func (m *Mesh) askWho(hostport string) devices.NodeID {
 		m.log.Warn("cannot resolve the configured peer; check `peers` in hallway.yaml", "peer", hostport, "err", err)
 		return devices.NodeID{}
 	}
-	conn, err := m.dialTLS(ctx, addr, trust.ALPNOverlay)
+	raw, err := m.dialTCP(ctx, addr)
 	if err != nil {
 		return devices.NodeID{}
 	}
-	defer func() { _ = conn.NetConn().Close() }()
+	conn, err := m.shake(ctx, raw, trust.ALPNOverlay)
+	if err != nil {
+		return devices.NodeID{}
+	}
 	id, _, err := trust.PeerID(conn.ConnectionState())
 	if err != nil || id == m.self {
+		_ = conn.NetConn().Close()
 		return devices.NodeID{}
+	}
+	if readVerdict(conn) == nil && m.flow(id, trust.ALPNOverlay) == nil {
+		_ = conn.SetDeadline(time.Time{})
+		if f := newFlow(m.ctx, flowKey{id, trust.ALPNOverlay}, conn, true); !m.adopt(f) {
+			m.end(f)
+		} else if !m.spawn(func() { m.serveFlow(f) }) {
+			m.drop(f, net.ErrClosed)
+		}
+	} else {
+		_ = conn.NetConn().Close()
 	}
 	m.HintPrefix([8]byte(id[:8]), []netip.AddrPort{addr})
 	return id

@@ -292,10 +292,7 @@ func collide(self, peer devices.NodeID, dialing bool, old *flow, now time.Time) 
 	return verdictAccept
 }
 
-var (
-	errReplaced = errors.New("replaced by a newer connection")
-	errMoved    = errors.New("this node has another address now")
-)
+var errReplaced = errors.New("replaced by a newer connection")
 
 // adopt puts a flow into the table, in place of an older one. It reports false when
 // the mesh has ended or the peer was removed meanwhile.

@@ -117,31 +117,14 @@ func TestHeardFromWakesOncePerSecond(t *testing.T) {
 	}
 }
 
-// movable is a network whose host changes its address.
-type movable struct {
-	tcpNetwork
-	now chan []netip.Addr
-}
-
-func (m *movable) Addrs() ([]netip.Addr, error) {
-	select {
-	case a := <-m.now:
-		return a, nil
-	default:
-		return nil, nil
-	}
-}
-
 func TestFlowsOfAnAddressThatIsGoneEnd(t *testing.T) {
-	net := &movable{now: make(chan []netip.Addr, 1)}
-	n := home(t, 2, func(x *node) {
-		if x.log.Roster().Members[x.id].Slug == "node-1" {
-			x.cfg.Network = net
-		}
-	})
+	n := home(t, 2)
 	meet(t, n...)
 	before := n[1].allFlows()
-	net.now <- []netip.Addr{netip.MustParseAddr("192.0.2.77")}
+	n[1].Moved([]netip.Addr{netip.MustParseAddr("192.0.2.77")})
+	if n[1].settled() > time.Second {
+		t.Error("a node that moved still waits politely")
+	}
 	took := eventually(t, 5*time.Second, "flows of the old address end and new ones come (A13)", func() bool {
 		for _, f := range before {
 			if f.ctx.Err() == nil {

@@ -75,13 +75,14 @@ type Mesh struct {
 
 	complaints complaints
 
-	door    doorway
-	started time.Time // mu guards it
+	door doorway
 
 	mu       sync.Mutex
 	ctx      context.Context // of Run; nil before
+	started  time.Time       // of Run, or of the last change of our addresses
 	flows    map[flowKey]*flow
 	dialing  map[flowKey]bool
+	shaking  map[flowKey]time.Time // when a dial found somebody
 	peers    map[devices.NodeID]*peer
 	prefixes map[[8]byte][]netip.AddrPort // hints of nodes whose full ID is not known yet
 	watchers map[chan struct{}]struct{}
@@ -119,7 +120,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, self: devices.NodeIDOf(&cfg.Key.PublicKey), log: cfg.Logger, tls: conf,
-		flows: map[flowKey]*flow{}, dialing: map[flowKey]bool{}, peers: map[devices.NodeID]*peer{},
+		flows: map[flowKey]*flow{}, dialing: map[flowKey]bool{}, shaking: map[flowKey]time.Time{}, peers: map[devices.NodeID]*peer{},
 		prefixes: map[[8]byte][]netip.AddrPort{}, watchers: map[chan struct{}]struct{}{},
 		heard: map[devices.NodeID]time.Time{}, gate: newGate(), diskWake: make(chan struct{}, 1),
 	}
@@ -229,7 +230,6 @@ func (m *Mesh) tick() {
 		case now := <-ping.C:
 			n++
 			m.ping(now, n%clockEvery == 0)
-			m.lookAtAddresses()
 			m.expire(now)
 		case <-digest.C:
 			if err := m.clock.save(m.cfg.Store); err != nil {

@@ -41,18 +41,6 @@ func (tcpNetwork) Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, erro
 	return c, nil
 }
 
-// Addrs lists the addresses of this host now.
-func (tcpNetwork) Addrs() ([]netip.Addr, error) {
-	list, err := net.InterfaceAddrs()
-	var out []netip.Addr
-	for _, a := range list {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			out = append(out, p.Addr().Unmap().WithZone(""))
-		}
-	}
-	return out, err
-}
-
 type tunedListener struct{ net.Listener }
 
 // Accept returns the next connection, tuned as a dialled one is.

@@ -251,31 +251,3 @@ func (m *Mesh) learn(r Record) {
 		m.wakeAbsent(p)
 	}
 }
-
-// lookAtAddresses ends flows whose local address this node has no longer, so that peers
-// are dialled from the new one at once instead of after a silence.
-func (m *Mesh) lookAtAddresses() {
-	net, ok := m.cfg.Network.(interface{ Addrs() ([]netip.Addr, error) })
-	if !ok {
-		return
-	}
-	now, err := net.Addrs()
-	if err != nil || len(now) == 0 {
-		return // no address at all: the cable is out, silence will tell
-	}
-	moved := false
-	for _, f := range m.allFlows() {
-		if f.local.IsValid() && !slices.Contains(now, f.local) {
-			moved = true
-			m.drop(f, errMoved)
-		}
-	}
-	if moved {
-		m.mu.Lock()
-		m.started = time.Now() // as a node that has just started: it dials, whatever its Node-ID
-		for _, p := range m.peers {
-			p.wake()
-		}
-		m.mu.Unlock()
-	}
-}
