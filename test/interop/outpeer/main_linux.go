@@ -12,12 +12,11 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, run(os.Args[1]))
+	os.Exit(1)
 }
 
+// run ends with an error only.
 func run(iface string) error {
 	i, err := net.InterfaceByName(iface)
 	if err != nil {
