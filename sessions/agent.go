@@ -31,6 +31,7 @@ type Agent struct {
 	dialogs map[dialogKey]*Call
 	watch   map[chan CallInfo]struct{}
 	rate    map[devices.NodeID]*bucket
+	exams   chan struct{} // one token for each examination that runs here
 	wg      sync.WaitGroup
 }
 
@@ -45,6 +46,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger, gate: newGate(),
 		calls: map[string]*Call{}, dialogs: map[dialogKey]*Call{}, watch: map[chan CallInfo]struct{}{}, rate: map[devices.NodeID]*bucket{},
+		exams: make(chan struct{}, maxExams),
 	}
 	quiet := slog.New(slog.DiscardHandler) // it logs each peer's misbehaviour as an error
 	a.tpl = sip.NewTransportLayer(noResolver(), sip.NewParser(), nil,

@@ -269,11 +269,3 @@ func TestRemovedMemberLosesItsCalls(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
-
-func TestOptions(t *testing.T) {
-	h := newHouse(t, member{slug: "tv"}, member{slug: "panel"})
-	rtt, err := h.phones["tv"].Options(t.Context(), h.phones["panel"].id)
-	if err != nil || rtt <= 0 {
-		t.Fatal(rtt, err)
-	}
-}

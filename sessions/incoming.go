@@ -1,9 +1,6 @@
 package sessions
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -79,7 +76,7 @@ func (a *Agent) onRequest(req *sip.Request, tx *sip.ServerTx) {
 	case sip.CANCEL: // its INVITE is gone: the transaction layer takes the others
 		a.refuse(req, tx, refusal{statusNoCall, "Call/Transaction Does Not Exist"})
 	case sip.OPTIONS:
-		a.onOptions(req, tx)
+		a.onOptions(req, tx, peer)
 	}
 }
 
@@ -351,39 +348,4 @@ func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 		a.log.Debug("cannot answer a re-INVITE", "err", err)
 	}
 	a.gate.free(branchOf(req.Via()))
-}
-
-func (a *Agent) onOptions(req *sip.Request, tx *sip.ServerTx) {
-	res := sip.NewResponseFromRequest(req, statusOK, "OK", nil)
-	res.AppendHeader(sip.NewHeader("Allow", strings.Join(methods(), ", ")))
-	res.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
-	if err := tx.Respond(res); err != nil {
-		a.log.Debug("cannot answer OPTIONS", "err", err)
-	}
-}
-
-// Options asks a member whether its SIP side lives (RFC 3261 section 11) and says how
-// long the answer took.
-func (a *Agent) Options(ctx context.Context, node devices.NodeID) (time.Duration, error) {
-	self, err := a.self()
-	if err != nil {
-		return 0, err
-	}
-	d, ok := a.cfg.Resolver().Device(node)
-	if !ok {
-		return 0, ErrUnknown
-	}
-	if err := a.reach(ctx, node); err != nil {
-		return 0, err
-	}
-	start := time.Now()
-	dlg := &dialog{peer: node, callID: token(16), localTag: token(8), local: uri(self.AOR), remote: uri(d.AOR), target: uri(d.AOR)}
-	res, err := a.roundTrip(ctx, a.request(sip.OPTIONS, dlg, 1))
-	if err != nil {
-		return 0, errors.Join(fmt.Errorf("%s did not answer", d.Name), err)
-	}
-	if res.StatusCode != statusOK {
-		return 0, fmt.Errorf("%s answered with SIP status %d", d.Name, res.StatusCode)
-	}
-	return time.Since(start), nil
 }
