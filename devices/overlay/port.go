@@ -29,6 +29,9 @@ var (
 	ErrPeerFull    = errors.New("the peer has as many connections as it takes")
 	ErrRefused     = errors.New("the peer refused this node: it may have been removed from the home, or belongs to another")
 	ErrUnreachable = errors.New("the device cannot be reached now")
+	// ErrNoConnection: the dial ended before TLS began.
+	ErrNoConnection = errors.New("no TCP connection")
+	ErrOtherNode    = errors.New("another device of the home answers at that address")
 )
 
 func (m *Mesh) acceptLoop() {
@@ -127,7 +130,7 @@ func (m *Mesh) dial(ctx context.Context, addr netip.AddrPort, want devices.NodeI
 	}
 	id, _, err := trust.PeerID(conn.ConnectionState())
 	if err == nil && !want.IsZero() && id != want {
-		err = fmt.Errorf("another node answers at %s", addr)
+		err = ErrOtherNode
 	}
 	if err == nil {
 		err = readVerdict(conn)
@@ -145,7 +148,7 @@ func (m *Mesh) dialTLS(ctx context.Context, addr netip.AddrPort, alpn string) (*
 	raw, err := m.cfg.Network.Dial(dialCtx, addr)
 	cancel()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrNoConnection, err)
 	}
 	conf := m.tls.Clone()
 	conf.NextProtos = []string{alpn}
