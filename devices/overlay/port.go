@@ -32,6 +32,7 @@ var (
 	// ErrNoConnection: the dial ended before TLS began.
 	ErrNoConnection = errors.New("no TCP connection")
 	ErrOtherNode    = errors.New("another device of the home answers at that address")
+	errSelf         = errors.New("this device itself answers at that address")
 )
 
 func (m *Mesh) acceptLoop() {
@@ -131,6 +132,9 @@ func (m *Mesh) dial(ctx context.Context, addr netip.AddrPort, want devices.NodeI
 	id, _, err := trust.PeerID(conn.ConnectionState())
 	if err == nil && !want.IsZero() && id != want {
 		err = ErrOtherNode
+		if id == m.self { // a loopback address that the member once had
+			err = errSelf
+		}
 	}
 	if err == nil {
 		err = readVerdict(conn)

@@ -44,7 +44,9 @@ func (m *Mesh) Probe(ctx context.Context, id devices.NodeID) Probe {
 	}
 	var out Probe
 	for range addrs {
-		out.Tried = append(out.Tried, <-results)
+		if t := <-results; !errors.Is(t.Err, errSelf) {
+			out.Tried = append(out.Tried, t)
+		}
 	}
 	slices.SortFunc(out.Tried, func(a, b Attempt) int { return cmp.Compare(a.Addr.String(), b.Addr.String()) })
 	if f := m.flow(id, trust.ALPNOverlay); f != nil {

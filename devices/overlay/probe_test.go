@@ -64,6 +64,12 @@ func TestProbeTellsWhyNotReached(t *testing.T) {
 	if err := tries(t, a, b.id, c.addr); !errors.Is(err, ErrOtherNode) {
 		t.Errorf("another member: %v", err)
 	}
+	a.mu.Lock()
+	a.peers[b.id].addrs = []netip.AddrPort{a.addr}
+	a.mu.Unlock()
+	if p := a.Probe(t.Context(), b.id); len(p.Tried) != 0 || p.Flow.IsValid() {
+		t.Errorf("its own port is taken for the member's: %+v", p)
+	}
 	if a.flow(b.id, "hallway-overlay/1") != nil || a.flow(stranger.id, "hallway-overlay/1") != nil {
 		t.Error("a failed probe left a flow")
 	}
