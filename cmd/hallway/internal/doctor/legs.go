@@ -233,12 +233,12 @@ func judgePolicy(c Callee) api.Check {
 }
 
 func judgeBusy(c Callee) api.Check {
-	switch {
-	case c.SIP.Code == 200:
+	switch c.SIP.Code {
+	case 200:
 		return good("it would ring now")
-	case c.SIP.Code == 486:
+	case 486:
 		return bad("call again later, or hang up there: `hallway hangup`", "%s is busy: it is in a call", c.Name)
-	case c.SIP.Code == 480:
+	case 480:
 		return bad("call again later, or end it there", "%s does not want to be disturbed: %s", c.Name, sentence(c.SIP.Words))
 	}
 	return bad("`hallway doctor` on "+c.Name+" tells more", "a call would be refused now: %d %s", c.SIP.Code, sentence(c.SIP.Words))
@@ -288,7 +288,7 @@ func ago(now, then time.Time) string {
 		return "just now"
 	}
 	if d > 2*time.Minute {
-		return d.Round(time.Minute).String() + " ago"
+		return fmt.Sprintf("%d min ago", int(d.Round(time.Minute).Minutes()))
 	}
 	return d.String() + " ago"
 }
