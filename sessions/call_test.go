@@ -269,3 +269,20 @@ func TestRemovedMemberLosesItsCalls(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// The beginning of an ID names a call only while it is unique.
+func TestBeginningOfACallID(t *testing.T) {
+	h := newHouse(t, member{slug: "tv"})
+	tv := h.phones["tv"]
+	for _, id := range []string{"abcd11", "abcd22"} {
+		if err := tv.add(tv.newCall(id, "out", StateEnded, selfOf(t, tv).AOR, selfOf(t, tv).AOR)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tv.Get("abcd"); err == nil || !strings.Contains(err.Error(), "2 calls") {
+		t.Errorf("an ambiguous beginning: %v", err)
+	}
+	if c, err := tv.Get("abcd1"); err != nil || c.ID != "abcd11" {
+		t.Errorf("%+v %v", c, err)
+	}
+}
