@@ -197,7 +197,11 @@ func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []b
 	a := c.a
 	defer a.gate.free(branchOf(in.req.Via()))
 	cancelled := make(chan *sip.Request, 1)
-	in.tx.OnCancel(func(r *sip.Request) { cancelled <- r })
+	if !in.tx.OnCancel(func(r *sip.Request) { cancelled <- r }) { // it came while the answer was made
+		in.once.Do(func() {})
+		c.finish(ending{code: statusCancelled, words: d.device.Name + " gave up calling.", missed: true})
+		return
+	}
 	a.tell(c.Info())
 	if a.cfg.AutoAnswer {
 		in.verdicts <- accept
@@ -229,7 +233,7 @@ func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []b
 	case <-timer.C:
 		c.refuseHere(in, d, self, statusUnavailable, "Temporarily Unavailable", "Nobody answered here.", true)
 	case e := <-in.done:
-		in.final(c.response(in.req, d, self, sip.StatusServiceUnavailable, e.words))
+		in.final(c.response(in.req, d, self, e.unanswered(), e.words))
 	}
 }
 
@@ -242,7 +246,8 @@ func (c *Call) refuseHere(in *incoming, d *dialog, self devices.Device, code int
 func (c *Call) acceptHere(in *incoming, self devices.Device, d *dialog, answer []byte) {
 	res := c.response(in.req, d, self, statusOK, "OK")
 	setSDP(res, answer)
-	if !c.establish(d) {
+	if !c.establish(d) { // the call ended in the same moment
+		in.final(c.response(in.req, d, self, sip.StatusServiceUnavailable, "Service Unavailable"))
 		return
 	}
 	if !in.final(res) {
@@ -328,13 +333,17 @@ func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 		return
 	}
 	c.mu.Lock()
-	stale := req.CSeq().SeqNo <= d.remoteSeq
+	stale, early := req.CSeq().SeqNo <= d.remoteSeq, !d.established
 	if !stale {
 		d.remoteSeq = req.CSeq().SeqNo
 	}
 	c.mu.Unlock()
-	if stale {
+	switch {
+	case stale:
 		a.refuse(req, tx, refusal{500, "CSeq Out Of Order"})
+		return
+	case early: // RFC 3261 section 14.2: the first INVITE has no final response yet
+		a.refuse(req, tx, refusal{500, "Still Ringing"})
 		return
 	}
 	answer, err := d.leg.Answer(c.ctx, req.Body())
