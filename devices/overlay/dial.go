@@ -147,11 +147,8 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 		switch r := <-results; {
 		case r.err != nil:
 			errs = append(errs, r.err)
-		case !up && m.adopt(r.f): // before the dialling mark is taken away
+		case !up && m.take(r.f): // before the dialling mark is taken away
 			up = true
-			if !m.spawn(func() { m.serveFlow(r.f) }) {
-				m.drop(r.f, net.ErrClosed)
-			}
 			cancel()
 		default:
 			m.end(r.f)
@@ -163,6 +160,19 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 		return err
 	}
 	return nil
+}
+
+// take makes a dialled connection the flow with its peer and serves it, or ends it.
+func (m *Mesh) take(f *flow) bool {
+	if !m.adopt(f) {
+		m.end(f)
+		return false
+	}
+	if !m.spawn(func() { m.serveFlow(f) }) {
+		m.drop(f, net.ErrClosed)
+		return false
+	}
+	return true
 }
 
 // dialStatic asks a configured address who answers there, and hints at that node,
@@ -210,11 +220,7 @@ func (m *Mesh) askWho(hostport string) devices.NodeID {
 	}
 	if readVerdict(conn) == nil && m.flow(id, trust.ALPNOverlay) == nil {
 		_ = conn.SetDeadline(time.Time{})
-		if f := newFlow(m.ctx, flowKey{id, trust.ALPNOverlay}, conn, true); !m.adopt(f) {
-			m.end(f)
-		} else if !m.spawn(func() { m.serveFlow(f) }) {
-			m.drop(f, net.ErrClosed)
-		}
+		m.take(newFlow(m.ctx, flowKey{id, trust.ALPNOverlay}, conn, true))
 	} else {
 		_ = conn.NetConn().Close()
 	}

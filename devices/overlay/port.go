@@ -25,6 +25,10 @@ var (
 	ErrPeerFull    = errors.New("the peer has as many connections as it takes")
 	ErrRefused     = errors.New("the peer refused this node: it may have been removed from the home, or belongs to another")
 	ErrUnreachable = errors.New("the device cannot be reached now")
+	// ErrNoConnection: the dial ended before TLS began.
+	ErrNoConnection = errors.New("no TCP connection")
+	ErrOtherNode    = errors.New("another device of the home answers at that address")
+	errSelf         = errors.New("this device itself answers at that address")
 )
 
 func (m *Mesh) acceptLoop() {
@@ -157,7 +161,10 @@ func (m *Mesh) dial(ctx context.Context, addr netip.AddrPort, key flowKey, turn 
 	}
 	id, _, err := trust.PeerID(conn.ConnectionState())
 	if err == nil && id != key.peer {
-		err = fmt.Errorf("another node answers at %s", addr)
+		err = fmt.Errorf("%w at %s", ErrOtherNode, addr)
+		if id == m.self { // a loopback address that the member once had
+			err = errSelf
+		}
 	}
 	if err == nil {
 		err = readVerdict(conn)
@@ -190,7 +197,11 @@ func (m *Mesh) endShake(key flowKey) {
 func (m *Mesh) dialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	return m.cfg.Network.Dial(ctx, addr)
+	raw, err := m.cfg.Network.Dial(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoConnection, err)
+	}
+	return raw, nil
 }
 
 // shake makes a TLS connection of a TCP one, and closes it on failure.

@@ -137,6 +137,7 @@ func (a *Agent) openSessions() error {
 	a.sip, err = sessions.New(sessions.Config{
 		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media,
 		Behaviour: a.profile.Behaviour, Capability: a.profile.Capabilities, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
+		Examine: a.answerDoctor,
 	})
 	return err
 }

@@ -121,10 +121,16 @@ func reads(a huma.API, b Backend) {
 		}
 		return &out[devices.Resolution]{r}, nil
 	})
-	huma.Register(a, op("doctor", http.MethodGet, "/doctor", "What the agent finds wrong"), func(ctx context.Context, in *struct {
-		Device string `query:"device" maxLength:"64"`
-	}) (*out[[]Check], error) {
-		return &out[[]Check]{orEmpty(b.Doctor(ctx, in.Device))}, nil
+	huma.Register(a, op("doctor", http.MethodGet, "/doctor", "What the agent finds wrong"), func(ctx context.Context, _ *struct{}) (*out[[]Check], error) {
+		return &out[[]Check]{orEmpty(b.Doctor(ctx))}, nil
+	})
+	huma.Register(a, op("diagnose", http.MethodGet, "/doctor/call", "Whether one device can call another, leg by leg; nobody is rung"), func(ctx context.Context, in *struct {
+		From string `query:"from" maxLength:"200" doc:"a device; empty: this one"`
+		To   string `query:"to" minLength:"1" required:"true" maxLength:"200" doc:"device, room, group or person"`
+	}) (*out[Diagnosis], error) {
+		d, err := b.Diagnose(ctx, in.From, in.To)
+		d.Legs = orEmpty(d.Legs)
+		return &out[Diagnosis]{d}, problem(err)
 	})
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
 	"github.com/hallway-home/hallway/cmd/hallway/internal/config"
-	"github.com/hallway-home/hallway/cmd/hallway/internal/doctor"
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/profiles"
 )
@@ -189,44 +188,6 @@ func (a *app) profilesCmd() *cobra.Command {
 			}
 			a.table([]string{"CLASS", "CALLED", "CAN", "PIPELINES"}, rows)
 		})
-	}}
-}
-
-func (a *app) doctorCmd() *cobra.Command {
-	return &cobra.Command{Use: "doctor [DEVICE]", Short: "Find out what is wrong, and what to do", Args: cobra.MaximumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := a.load()
-		if err != nil {
-			return err
-		}
-		path := "/doctor"
-		if len(args) == 1 {
-			path += "?device=" + api.Escape(args[0])
-		}
-		peers, perr := ask[[]api.Check](cmd.Context(), a, http.MethodGet, path, nil)
-		checks := doctor.Local(c, perr == nil)
-		if perr != nil {
-			checks = append(checks, api.Check{Name: "agent", Level: "fail", Words: perr.Error()})
-		}
-		checks = append(checks, peers...)
-		if err := a.show(checks, func() {
-			var rows [][]string
-			for _, k := range checks {
-				words := k.Words
-				if k.Advice != "" {
-					words += "; " + k.Advice
-				}
-				rows = append(rows, []string{k.Level, k.Name, words})
-			}
-			a.table([]string{"", "WHAT", "FOUND"}, rows)
-		}); err != nil {
-			return err
-		}
-		for _, k := range checks {
-			if k.Level == "fail" {
-				return exitError{ExitError, fmt.Errorf("%s: %s", k.Name, k.Words)}
-			}
-		}
-		return nil
 	}}
 }
 
