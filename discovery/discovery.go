@@ -20,6 +20,9 @@ import (
 // Type is Hallway's own DNS-SD service type.
 const Type = "_hallway._tcp"
 
+// UPnPType is Hallway's own UPnP device type.
+const UPnPType = "urn:hallway-home:device:HomeSession:1"
+
 // ForeignTypes are browsed so that people see what else is in the house.
 func ForeignTypes() []string {
 	return []string{
@@ -31,15 +34,17 @@ func ForeignTypes() []string {
 // Sighting is what one protocol says about one thing now; each replaces the one before
 // with the same Source and ID.
 type Sighting struct {
-	Source   string // "mdns"
-	ID       string // stable within the source, e.g. the full DNS-SD instance name
-	Gone     bool   // it said goodbye or expired
-	Kind     string // service type
-	Instance string // what it calls itself
+	Source   string   // "mdns", "ssdp", "wsd"
+	ID       string   // stable within the source, e.g. the full DNS-SD instance name
+	Gone     bool     // it said goodbye or expired
+	Kind     string   // service type
+	Also     []string // further types of the same thing, e.g. of devices inside a UPnP device
+	Instance string   // what it calls itself
 	Host     string
 	Addrs    []netip.AddrPort // link-local ones carry their zone
 	Text     []string         // key=value, in order
 	Seen     time.Time
+	First    time.Time // when it came into sight; the Tracker sets it
 }
 
 // Source is one wire protocol. Run reports until ctx ends and everything it started
