@@ -9,8 +9,8 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/hallway-home/hallway/discovery"
 )
 
 const (
@@ -21,8 +21,6 @@ const (
 	maxDepth = 16
 	// maxElements is some ten times what a large description has.
 	maxElements = 4096
-	// maxText is what people read of a name.
-	maxText = 64
 	// maxEmbedded devices; a Sonos has two.
 	maxEmbedded = 8
 )
@@ -78,7 +76,7 @@ func parseDescription(data []byte) (description, error) {
 }
 
 func (d *description) take(path []string, text string) {
-	text = clean(text)
+	text = discovery.OneLine(text)
 	n := len(path)
 	if n < 3 || path[0] != "root" || path[n-2] != "device" || text == "" {
 		return
@@ -101,20 +99,6 @@ func (d *description) take(path []string, text string) {
 	case "UDN":
 		d.udn = text
 	}
-}
-
-// clean makes text from the network fit for one line of a table.
-func clean(s string) string {
-	s = strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s))
-	if utf8.RuneCountInString(s) > maxText {
-		s = string([]rune(s)[:maxText])
-	}
-	return s
 }
 
 // Device is what this node says of itself. Nothing in it tells whose it is.

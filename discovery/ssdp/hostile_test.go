@@ -15,6 +15,7 @@ import (
 
 	"log/slog"
 
+	"github.com/hallway-home/hallway/discovery"
 	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
@@ -208,7 +209,7 @@ func FuzzDescription(f *testing.F) {
 			return
 		}
 		for _, s := range append(d.embedded, d.deviceType, d.name, d.maker, d.model, d.udn) {
-			if len([]rune(s)) > maxText || strings.ContainsAny(s, "\r\n\x00\x1b") {
+			if len([]rune(s)) > discovery.MaxLine || strings.ContainsAny(s, "\r\n\x00\x1b") {
 				t.Fatalf("%q", s)
 			}
 		}
