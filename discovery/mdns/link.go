@@ -67,6 +67,8 @@ type packet struct {
 	data  []byte
 	src   netip.AddrPort
 	iface int
+	// unicast: sent to this host alone. A router may have let it in, whatever its source says.
+	unicast bool
 }
 
 // transport is the network below the engine. Its methods are called from Engine.Run only.

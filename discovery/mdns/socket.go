@@ -75,7 +75,7 @@ func (s *sockets) open4(ctx context.Context, lc net.ListenConfig, out chan<- pac
 	}
 	p := ipv4.NewPacketConn(c)
 	err = errors.Join(
-		p.SetControlMessage(ipv4.FlagInterface, true),
+		p.SetControlMessage(ipv4.FlagInterface|ipv4.FlagDst, true),
 		p.SetMulticastTTL(hops), p.SetTTL(hops),
 		p.SetMulticastLoopback(true)) // other agents and avahi may share this machine
 	if err != nil {
@@ -83,12 +83,12 @@ func (s *sockets) open4(ctx context.Context, lc net.ListenConfig, out chan<- pac
 	}
 	s.v4, s.raw = p, append(s.raw, c)
 	s.wg.Go(func() {
-		read(func(b []byte) (int, int, net.Addr, error) {
+		read(func(b []byte) (int, arrival, net.Addr, error) {
 			n, cm, src, err := p.ReadFrom(b)
 			if cm == nil {
-				return n, 0, src, err
+				return n, arrival{}, src, err
 			}
-			return n, cm.IfIndex, src, err
+			return n, arrival{cm.IfIndex, cm.Dst}, src, err
 		}, out)
 	})
 	return nil
@@ -101,7 +101,7 @@ func (s *sockets) open6(ctx context.Context, lc net.ListenConfig, out chan<- pac
 	}
 	p := ipv6.NewPacketConn(c)
 	err = errors.Join(
-		p.SetControlMessage(ipv6.FlagInterface, true),
+		p.SetControlMessage(ipv6.FlagInterface|ipv6.FlagDst, true),
 		p.SetMulticastHopLimit(hops), p.SetHopLimit(hops),
 		p.SetMulticastLoopback(true))
 	if err != nil {
@@ -109,23 +109,29 @@ func (s *sockets) open6(ctx context.Context, lc net.ListenConfig, out chan<- pac
 	}
 	s.v6, s.raw = p, append(s.raw, c)
 	s.wg.Go(func() {
-		read(func(b []byte) (int, int, net.Addr, error) {
+		read(func(b []byte) (int, arrival, net.Addr, error) {
 			n, cm, src, err := p.ReadFrom(b)
 			if cm == nil {
-				return n, 0, src, err
+				return n, arrival{}, src, err
 			}
-			return n, cm.IfIndex, src, err
+			return n, arrival{cm.IfIndex, cm.Dst}, src, err
 		}, out)
 	})
 	return nil
 }
 
+// arrival is the interface and the destination of a packet, as far as the system tells.
+type arrival struct {
+	iface int
+	dst   net.IP
+}
+
 // read hands packets on until the socket is closed. An engine that cannot keep up loses
 // packets here, as it would in the system's own queue.
-func read(from func([]byte) (n, iface int, src net.Addr, err error), out chan<- packet) {
+func read(from func([]byte) (n int, at arrival, src net.Addr, err error), out chan<- packet) {
 	buf := make([]byte, maxDatagram)
 	for {
-		n, iface, src, err := from(buf)
+		n, at, src, err := from(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -134,7 +140,7 @@ func read(from func([]byte) (n, iface int, src net.Addr, err error), out chan<- 
 			continue
 		}
 		select {
-		case out <- packet{slices.Clone(buf[:n]), udp.AddrPort(), iface}:
+		case out <- packet{slices.Clone(buf[:n]), udp.AddrPort(), at.iface, len(at.dst) > 0 && !at.dst.IsMulticast()}:
 		default:
 		}
 	}
@@ -169,14 +175,20 @@ func (s *sockets) links() map[int]link {
 			out[i.Index] = l
 		}
 	}
-	for _, joined := range []map[int]bool{s.in4, s.in6} {
-		for i := range joined {
-			if _, ok := out[i]; !ok {
-				delete(joined, i) // gone: join anew when it returns
-			}
+	s.leave(s.in4, out, func(i *net.Interface) error { return s.v4.LeaveGroup(i, s.group4) })
+	s.leave(s.in6, out, func(i *net.Interface) error { return s.v6.LeaveGroup(i, s.group6) })
+	return out
+}
+
+// leave forgets the interfaces that went, to join anew when they return. The system keeps
+// the membership of one that is gone for good, and allows 20 for a socket.
+func (s *sockets) leave(joined map[int]bool, there map[int]link, leave func(*net.Interface) error) {
+	for i := range joined {
+		if _, ok := there[i]; !ok {
+			delete(joined, i)
+			_ = leave(&net.Interface{Index: i}) // it may have ended with the interface
 		}
 	}
-	return out
 }
 
 func (s *sockets) wanted(i net.Interface) bool {
