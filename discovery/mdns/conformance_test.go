@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -56,7 +57,7 @@ func TestConformance(t *testing.T) {
 			t.Fatal(err)
 		}
 		return sourcetest.Peer{
-			Source: e, Life: ttl * 1e9,
+			Source: e, Life: ttl * time.Second,
 			Say:    func(v int) { say(camera(v, ttl)) },
 			Bye:    func() { say(camera(1, 0)) },
 			Hear:   raw,
