@@ -19,9 +19,9 @@ import (
 const (
 	// queue of received packets; more than this at once is a flood, and dropped.
 	queue = 256
-	// MaxDatagram: an answer of SSDP has some hundred bytes, a probe match of a camera up
+	// maxDatagram: an answer of SSDP has some hundred bytes, a probe match of a camera up
 	// to a few thousand. Longer ones are cut, and then do not parse.
-	MaxDatagram = 8192
+	maxDatagram = 8192
 )
 
 // Config of a Conn.
@@ -144,7 +144,7 @@ func (c *Conn) open6(port uint16, out chan<- Packet, note func(error)) *ipv6.Pac
 // read hands packets on until the socket is closed. A protocol that cannot keep up loses
 // packets here, as it would in the system's own queue.
 func read(out chan<- Packet, from func([]byte) (n, iface int, dst net.IP, src net.Addr, err error)) {
-	buf := make([]byte, MaxDatagram)
+	buf := make([]byte, maxDatagram)
 	for {
 		n, iface, dst, src, err := from(buf)
 		if errors.Is(err, net.ErrClosed) {

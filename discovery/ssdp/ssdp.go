@@ -99,7 +99,7 @@ func New(cfg Config) *Source {
 		})
 	}
 	if cfg.listen == nil {
-		cfg.listen = func() (net.Listener, error) { return net.Listen("tcp", ":0") }
+		cfg.listen = func() (net.Listener, error) { return net.Listen("tcp", ":0") } //nolint:gosec // who is not on a used link is refused
 	}
 	if cfg.fetch == nil {
 		cfg.fetch = fetch
