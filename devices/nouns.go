@@ -232,9 +232,10 @@ type Liveness struct {
 
 // Foreign is something on the LAN that is not a member: a hint, never trusted.
 type Foreign struct {
-	ID        string           `json:"id"` // stable for the thing, e.g. "mdns:Kitchen Speaker._raop._tcp"
+	ID        string           `json:"id"` // stable for the thing, e.g. "mdns:Kitchen@speaker.local"
 	Name      string           `json:"name"`
-	Kinds     []string         `json:"kinds"` // service types seen, e.g. "_rtsp._tcp"
+	Is        string           `json:"is"`    // in plain words, e.g. "camera"
+	Kinds     []string         `json:"kinds"` // service and device types seen, e.g. "_rtsp._tcp"
 	Addrs     []netip.AddrPort `json:"addrs"`
 	Protocols []string         `json:"protocols"` // "mdns", "ssdp", "wsd"
 	LastSeen  time.Time        `json:"last_seen"`

@@ -25,6 +25,8 @@ import (
 	"github.com/hallway-home/hallway/devices/trust"
 	"github.com/hallway-home/hallway/discovery"
 	"github.com/hallway-home/hallway/discovery/mdns"
+	"github.com/hallway-home/hallway/discovery/ssdp"
+	"github.com/hallway-home/hallway/discovery/wsd"
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 	"github.com/hallway-home/hallway/sessions/media"
@@ -55,6 +57,8 @@ type Agent struct {
 	listen  netip.AddrPort
 	dir     *devices.Directory
 	mdns    *mdns.Engine
+	ssdp    *ssdp.Source
+	wsd     *wsd.Source
 	tracker *discovery.Tracker
 	media   *rtc.Factory
 	sip     *sessions.Agent
@@ -111,7 +115,7 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 	}
 	a.dir = devices.NewDirectory(a.self)
 	a.tracker = discovery.NewTracker()
-	a.mdns = mdns.New(mdns.Config{Interfaces: cfg.Interfaces, Logger: a.log})
+	a.openDiscovery()
 	if a.window, err = pairing.RestoreWindow(a.store); err != nil {
 		return nil, err
 	}
@@ -158,12 +162,11 @@ func (a *Agent) run(ctx context.Context) error {
 	start := func(f func(context.Context) error) { base.Go(func() error { return f(bctx) }) }
 	start(a.dir.Run)
 	start(a.mesh.Run)
-	start(func(ctx context.Context) error { return a.mdns.Run(ctx, a.sighted) })
+	start(a.discover)
 	start(a.followRoster)
 	start(a.followRecords)
 	start(a.followLive)
 	start(a.keepOwnRecord)
-	start(a.keepAnnounced)
 	start(a.followAddresses)
 	calls, cctx := errgroup.WithContext(inner)
 	context.AfterFunc(bctx, stopInner)
@@ -177,40 +180,6 @@ func (a *Agent) run(ctx context.Context) error {
 	err = calls.Wait()
 	stopOuter()
 	return errors.Join(err, base.Wait())
-}
-
-// sighted takes what discovery sees: members are dialled, the rest is listed.
-func (a *Agent) sighted(s discovery.Sighting) {
-	for _, from := range s.Addrs {
-		a.mesh.HeardFrom(from.Addr())
-	}
-	if !a.tracker.Take(s) {
-		return
-	}
-	if n, err := discovery.ParseNeighbour(s); err == nil && !s.Gone && n.Prefix != [8]byte(a.self[:8]) {
-		a.mesh.HintPrefix(n.Prefix, n.Addrs)
-	}
-	a.listForeign()
-}
-
-// listForeign gives the directory everything that is no member; only what proved its
-// key over TLS is one, whatever it announces.
-func (a *Agent) listForeign() {
-	r := a.roster.Roster()
-	a.dir.SetForeign(a.tracker.Foreign(func(n discovery.Neighbour) bool {
-		if n.Prefix == [8]byte(a.self[:8]) {
-			return true
-		}
-		if r == nil {
-			return false
-		}
-		for id := range r.Members {
-			if [8]byte(id[:8]) == n.Prefix {
-				return true
-			}
-		}
-		return false
-	}))
 }
 
 func (a *Agent) followRoster(ctx context.Context) error {
