@@ -20,6 +20,8 @@ const (
 	// maxHints bounds addresses of nodes whose ID is not known; anybody on the LAN can
 	// send them.
 	maxHints = 256
+	// abortAfter: a host of a home's LAN that is there has answered a dial by then.
+	abortAfter = 200 * time.Millisecond
 	// politeWait: the higher Node-ID leaves the first dial to the lower.
 	politeWait = 4 * time.Second
 	// fastRedial for the first while, slowRedial for ever after.
@@ -32,6 +34,8 @@ type peer struct {
 	addrs  []netip.AddrPort // newest first; guarded by Mesh.mu
 	poke   chan struct{}    // something happened: look again
 	cancel context.CancelFunc
+	dialed time.Time          // begin of the dial under way; guarded by Mesh.mu
+	abort  context.CancelFunc // ends it; guarded by Mesh.mu
 }
 
 // remember puts an address first. Only dialled ones are worth it: an accepted
@@ -102,13 +106,25 @@ func (m *Mesh) keep(ctx context.Context, p *peer) {
 		wait := redialWait(m.self, p.id, m.settled(), time.Since(absent))
 		if wait == 0 {
 			began := time.Now()
-			if m.connect(ctx, p.id, trust.ALPNOverlay, m.addrsOf(p)) == nil {
+			if m.redial(ctx, p) == nil {
 				continue
 			}
 			wait = max(0, pause(time.Since(absent))-time.Since(began)) // from dial to dial
 		}
 		m.wait(ctx, p, wait, true)
 	}
+}
+
+// redial tries all addresses of a member. A new one ends it early: the old ones may lead
+// nowhere, which takes seconds to see.
+func (m *Mesh) redial(ctx context.Context, p *peer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m.mu.Lock()
+	p.dialed, p.abort = time.Now(), cancel
+	addrs := slices.Clone(p.addrs)
+	m.mu.Unlock()
+	return m.connect(ctx, p.id, trust.ALPNOverlay, addrs)
 }
 
 // wait sleeps until something happened to the peer; timed also until d has passed.
@@ -155,12 +171,6 @@ func (m *Mesh) flow(id devices.NodeID, alpn string) *flow {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.flows[flowKey{id, alpn}]
-}
-
-func (m *Mesh) addrsOf(p *peer) []netip.AddrPort {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Clone(p.addrs)
 }
 
 // connect dials a member at all its addresses at once; the first good flow stays. The
@@ -252,15 +262,23 @@ func (m *Mesh) HintPrefix(prefix [8]byte, addrs []netip.AddrPort) {
 
 // addAddrs must be called with mu held.
 func (m *Mesh) addAddrs(p *peer, addrs []netip.AddrPort) {
+	fresh := false
 	for _, a := range addrs {
 		if !slices.Contains(p.addrs, a) {
 			p.addrs = append([]netip.AddrPort{a}, p.addrs...)
+			fresh = true
 		}
 	}
 	p.addrs = p.addrs[:min(len(p.addrs), maxAddrs)]
-	if m.flows[flowKey{p.id, trust.ALPNOverlay}] == nil {
-		p.wake()
+	key := flowKey{p.id, trust.ALPNOverlay}
+	if m.flows[key] != nil {
+		return
 	}
+	// A dial gets this long even if somebody makes up addresses without end.
+	if fresh && p.abort != nil && m.shaking[key].IsZero() && time.Since(p.dialed) > abortAfter {
+		p.abort()
+	}
+	p.wake()
 }
 
 // learn takes the addresses of a member's own record.
