@@ -303,6 +303,9 @@ func (m *Mesh) dialStatic(hostport string) {
 	start := time.Now()
 	var known devices.NodeID
 	for m.ctx.Err() == nil {
+		m.mu.Lock()
+		moved := m.moved
+		m.mu.Unlock()
 		if m.cfg.Roster.Roster() != nil && m.flow(known, trust.ALPNOverlay) == nil {
 			if id := m.askWho(hostport); !id.IsZero() {
 				known = id
@@ -311,6 +314,8 @@ func (m *Mesh) dialStatic(hostport string) {
 		t := time.NewTimer(pause(time.Since(start)))
 		select {
 		case <-m.ctx.Done():
+		case <-moved:
+			start = time.Now()
 		case <-t.C:
 		}
 		t.Stop()

@@ -76,6 +76,7 @@ type Mesh struct {
 	recSubs  map[chan Record]struct{}
 	heard    map[devices.NodeID]time.Time
 	gate     chan struct{} // closed when rosters are compared
+	moved    chan struct{} // closed and replaced when our addresses changed
 	wg       sync.WaitGroup
 }
 
@@ -101,7 +102,7 @@ func New(cfg Config) (*Mesh, error) {
 		handshakes: make(chan struct{}, maxHandshakes),
 		flows:      map[flowKey]*flow{}, dialing: map[flowKey]bool{}, shaking: map[flowKey]time.Time{}, peers: map[devices.NodeID]*peer{},
 		prefixes: map[[8]byte][]netip.AddrPort{}, watchers: map[chan struct{}]struct{}{},
-		recSubs: map[chan Record]struct{}{}, heard: map[devices.NodeID]time.Time{}, gate: make(chan struct{}),
+		recSubs: map[chan Record]struct{}{}, heard: map[devices.NodeID]time.Time{}, gate: make(chan struct{}), moved: make(chan struct{}),
 	}
 	m.sip = newSIPListener(m.self)
 	m.table, err = openTable(cfg.Store, m.self, cfg.Roster.Roster, cfg.Logger)
