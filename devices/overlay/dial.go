@@ -13,6 +13,8 @@ import (
 )
 
 const (
+	// abortAfter: a host of a home's LAN that is there has answered a dial by then.
+	abortAfter = 200 * time.Millisecond
 	// politeWait: the higher Node-ID leaves the first dial to the lower.
 	politeWait = 4 * time.Second
 	// fastRedial for the first while, slowRedial for ever after.
@@ -34,13 +36,25 @@ func (m *Mesh) keep(ctx context.Context, p *peer) {
 		wait := redialWait(m.self, p.id, m.settled(), time.Since(absent))
 		if wait == 0 {
 			began := time.Now()
-			if m.connect(ctx, p.id, trust.ALPNOverlay, m.addrsOf(p)) == nil {
+			if m.redial(ctx, p) == nil {
 				continue
 			}
 			wait = max(0, pause(time.Since(absent))-time.Since(began)) // from dial to dial
 		}
 		m.wait(ctx, p, wait, true)
 	}
+}
+
+// redial tries all addresses of a member. A new one ends it early: the old ones may lead
+// nowhere, which takes seconds to see.
+func (m *Mesh) redial(ctx context.Context, p *peer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m.mu.Lock()
+	p.dialed, p.abort = time.Now(), cancel
+	addrs := p.addrs()
+	m.mu.Unlock()
+	return m.connect(ctx, p.id, trust.ALPNOverlay, addrs)
 }
 
 // wait sleeps until something happened to the peer; timed also until d has passed.
@@ -87,12 +101,6 @@ func (m *Mesh) flow(id devices.NodeID, alpn string) *flow {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.flows[flowKey{id, alpn}]
-}
-
-func (m *Mesh) addrsOf(p *peer) []netip.AddrPort {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return p.addrs()
 }
 
 // connect dials a member at all its addresses at once; the first good flow stays. The
@@ -181,6 +189,9 @@ func (m *Mesh) dialStatic(hostport string) {
 	start := time.Now()
 	var known devices.NodeID
 	for m.ctx.Err() == nil {
+		m.mu.Lock()
+		moved := m.moved
+		m.mu.Unlock()
 		if m.cfg.Roster.Roster() != nil && m.flow(known, trust.ALPNOverlay) == nil {
 			if id := m.askWho(hostport); !id.IsZero() {
 				known = id
@@ -189,6 +200,8 @@ func (m *Mesh) dialStatic(hostport string) {
 		t := time.NewTimer(pause(time.Since(start)))
 		select {
 		case <-m.ctx.Done():
+		case <-moved:
+			start = time.Now()
 		case <-t.C:
 		}
 		t.Stop()

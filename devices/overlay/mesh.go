@@ -91,6 +91,7 @@ type Mesh struct {
 	heard    map[devices.NodeID]time.Time
 	gate     gate
 	diskWake chan struct{} // addresses are to be saved
+	moved    chan struct{} // closed and replaced when our addresses changed
 	wg       sync.WaitGroup
 }
 
@@ -122,7 +123,7 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, self: devices.NodeIDOf(&cfg.Key.PublicKey), log: cfg.Logger, tls: conf,
 		flows: map[flowKey]*flow{}, dialing: map[flowKey]bool{}, shaking: map[flowKey]time.Time{}, peers: map[devices.NodeID]*peer{},
 		prefixes: map[[8]byte][]netip.AddrPort{}, watchers: map[chan struct{}]struct{}{},
-		heard: map[devices.NodeID]time.Time{}, gate: newGate(), diskWake: make(chan struct{}, 1),
+		heard: map[devices.NodeID]time.Time{}, gate: newGate(), diskWake: make(chan struct{}, 1), moved: make(chan struct{}),
 	}
 	m.sip = newSIPListener(m.self)
 	if m.table, err = openTable(cfg.Store, m.self, cfg.Roster.Roster, cfg.Logger); err != nil {

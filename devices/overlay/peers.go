@@ -36,6 +36,8 @@ type peer struct {
 	woken  time.Time        // by a packet
 	poke   chan struct{}    // something happened: look again
 	cancel context.CancelFunc
+	dialed time.Time          // begin of the dial under way
+	abort  context.CancelFunc // ends it
 	limits *limits
 }
 
@@ -220,19 +222,29 @@ func (m *Mesh) HeardFrom(from netip.Addr) {
 
 // addHints must be called with mu held.
 func (m *Mesh) addHints(p *peer, addrs []netip.AddrPort) {
+	before := p.addrs()
 	for _, a := range addrs {
 		if !slices.Contains(p.hints, a) {
 			p.hints = append([]netip.AddrPort{a}, p.hints...)
 		}
 	}
 	p.hints = p.hints[:min(len(p.hints), maxAddrs)]
-	m.wakeAbsent(p)
+	m.wakeAbsent(p, before)
 }
 
-func (m *Mesh) wakeAbsent(p *peer) {
-	if m.flows[flowKey{p.id, trust.ALPNOverlay}] == nil {
-		p.wake()
+// wakeAbsent has a peer dialled that has no flow. A dial of the addresses known before is
+// ended if there is a new one: the old ones may lead nowhere, which takes seconds to see.
+func (m *Mesh) wakeAbsent(p *peer, before []netip.AddrPort) {
+	key := flowKey{p.id, trust.ALPNOverlay}
+	if m.flows[key] != nil {
+		return
 	}
+	fresh := slices.ContainsFunc(p.addrs(), func(a netip.AddrPort) bool { return !slices.Contains(before, a) })
+	// A dial gets this long even if somebody makes up addresses without end.
+	if fresh && p.abort != nil && m.shaking[key].IsZero() && time.Since(p.dialed) > abortAfter {
+		p.abort()
+	}
+	p.wake()
 }
 
 // learn takes the addresses of a member's own record.
@@ -247,7 +259,8 @@ func (m *Mesh) learn(r Record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if p := m.peers[r.Writer]; p != nil {
+		before := p.addrs()
 		p.own = d.Addrs[:min(len(d.Addrs), maxAddrs)]
-		m.wakeAbsent(p)
+		m.wakeAbsent(p, before)
 	}
 }
