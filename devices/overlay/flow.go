@@ -306,8 +306,10 @@ func (m *Mesh) adopt(f *flow) bool {
 	m.flows[f.key] = f
 	if p := m.peers[f.key.peer]; p != nil {
 		f.limits = p.limits
-		p.remember(f.addr, f.dialed)
-		p.wake()
+		if p.remember(f.addr, f.dialed) {
+			m.disk.look()
+		}
+		p.poke.look()
 	}
 	m.gate.back()
 	if f.key.alpn == trust.ALPNOverlay && old == nil {
@@ -330,11 +332,11 @@ func (m *Mesh) drop(f *flow, why error) {
 			m.heard[f.key.peer] = f.lastHeard()
 			m.liveChanged()
 			m.gate.alone = m.reachable() == 0
-			m.gate.look()
+			m.gate.poke.look()
 			m.log.Info("peer lost", "peer", f.key.peer, "addr", f.addr, "why", why)
 		}
 		if p := m.peers[f.key.peer]; p != nil {
-			p.wake()
+			p.poke.look()
 		}
 	}
 	m.mu.Unlock()

@@ -11,18 +11,11 @@ import (
 type gate struct {
 	ch    chan struct{} // closed while the gate is open
 	open  bool
-	alone bool          // the last peer was lost, and none came back yet
-	poke  chan struct{} // something changed that may open it
+	alone bool // the last peer was lost, and none came back yet
+	poke  wake // something changed that may open it
 }
 
-func newGate() gate { return gate{ch: make(chan struct{}), poke: make(chan struct{}, 1)} }
-
-func (g *gate) look() {
-	select {
-	case g.poke <- struct{}{}:
-	default:
-	}
-}
+func newGate() gate { return gate{ch: make(chan struct{}), poke: newWake()} }
 
 // back shuts the gate when the first flow comes to a node that was alone: rosters may
 // have changed meanwhile. Mesh.mu is held.
@@ -31,7 +24,7 @@ func (g *gate) back() {
 		g.ch, g.open = make(chan struct{}), false
 	}
 	g.alone = false
-	g.look()
+	g.poke.look()
 }
 
 // keepGate opens the gate when every member has been compared with, or syncWait after

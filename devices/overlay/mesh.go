@@ -90,8 +90,20 @@ type Mesh struct {
 	entries  feed // of log entries
 	heard    map[devices.NodeID]time.Time
 	gate     gate
-	diskWake chan struct{} // addresses are to be saved
+	disk     wake // something waits to be written
 	wg       sync.WaitGroup
+}
+
+// wake tells one goroutine that there is something to look at, however often.
+type wake chan struct{}
+
+func newWake() wake { return make(wake, 1) }
+
+func (w wake) look() {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
 }
 
 // New checks the configuration; it starts nothing.
@@ -122,12 +134,13 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, self: devices.NodeIDOf(&cfg.Key.PublicKey), log: cfg.Logger, tls: conf,
 		flows: map[flowKey]*flow{}, dialing: map[flowKey]bool{}, shaking: map[flowKey]time.Time{}, peers: map[devices.NodeID]*peer{},
 		prefixes: map[[8]byte][]netip.AddrPort{}, watchers: map[chan struct{}]struct{}{},
-		heard: map[devices.NodeID]time.Time{}, gate: newGate(), diskWake: make(chan struct{}, 1),
+		heard: map[devices.NodeID]time.Time{}, gate: newGate(), disk: newWake(),
 	}
 	m.sip = newSIPListener(m.self)
 	if m.table, err = openTable(cfg.Store, m.self, cfg.Roster.Roster, cfg.Logger); err != nil {
 		return nil, err
 	}
+	m.table.disk = m.disk
 	if m.blobs, err = openBlobs(cfg.Store, cfg.Blobs); err != nil {
 		return nil, err
 	}
@@ -200,8 +213,7 @@ func (m *Mesh) keepDisk() {
 		select {
 		case <-m.ctx.Done():
 			return
-		case <-m.table.wake:
-		case <-m.diskWake:
+		case <-m.disk:
 		}
 		t := time.NewTimer(flushWait)
 		select {
@@ -292,7 +304,7 @@ func (m *Mesh) rosterChanged() {
 	m.broadcast(m.hello(false))
 	m.keepPeers(r)
 	m.mu.Lock()
-	m.gate.look()
+	m.gate.poke.look()
 	m.mu.Unlock()
 }
 

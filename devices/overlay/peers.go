@@ -34,17 +34,19 @@ type peer struct {
 	own    []netip.AddrPort // from its own record
 	hints  []netip.AddrPort // unproven, newest first: whoever floods these moves no other
 	woken  time.Time        // by a packet
-	poke   chan struct{}    // something happened: look again
+	poke   wake             // something happened: look again
 	cancel context.CancelFunc
 	limits *limits
 }
 
-// remember takes an address that proved good. Only dialled ones are worth it: an
-// accepted connection comes from an ephemeral port.
-func (p *peer) remember(a netip.AddrPort, dialed bool) {
-	if dialed && a.IsValid() && p.best != a {
-		p.best, p.unsave = a, true
+// remember takes an address that proved good, and reports whether it is a new one. Only
+// dialled ones are worth it: an accepted connection comes from an ephemeral port.
+func (p *peer) remember(a netip.AddrPort, dialed bool) bool {
+	if !dialed || !a.IsValid() || p.best == a {
+		return false
 	}
+	p.best, p.unsave = a, true
+	return true
 }
 
 // addrs lists where the peer may be.
@@ -56,13 +58,6 @@ func (p *peer) addrs() []netip.AddrPort {
 		}
 	}
 	return out
-}
-
-func (p *peer) wake() {
-	select {
-	case p.poke <- struct{}{}:
-	default:
-	}
 }
 
 // keepPeers starts a keeper for every other member and ends those of removed ones.
@@ -81,10 +76,10 @@ func (m *Mesh) keepPeers(r *devices.Roster) {
 				continue
 			}
 			ctx, cancel := context.WithCancel(m.ctx)
-			p := &peer{id: id, poke: make(chan struct{}, 1), cancel: cancel, limits: newLimits(), hints: slices.Clone(m.prefixes[[8]byte(id[:8])])}
+			p := &peer{id: id, poke: newWake(), cancel: cancel, limits: newLimits(), hints: slices.Clone(m.prefixes[[8]byte(id[:8])])}
 			m.peers[id] = p
 			start = append(start, p)
-			context.AfterFunc(ctx, p.wake)
+			context.AfterFunc(ctx, p.poke.look)
 			m.wg.Add(1)
 			go func() {
 				defer m.wg.Done()
@@ -116,7 +111,7 @@ func (m *Mesh) recallPeers(start []*peer) {
 			m.mu.Lock()
 			if len(addrs) > 0 && !p.best.IsValid() {
 				p.best = addrs[0]
-				p.wake()
+				p.poke.look()
 			}
 			m.mu.Unlock()
 		}
@@ -213,7 +208,7 @@ func (m *Mesh) HeardFrom(from netip.Addr) {
 		}
 		if slices.ContainsFunc(p.addrs(), func(a netip.AddrPort) bool { return a.Addr().WithZone("") == from }) {
 			p.woken = time.Now()
-			p.wake()
+			p.poke.look()
 		}
 	}
 }
@@ -231,7 +226,7 @@ func (m *Mesh) addHints(p *peer, addrs []netip.AddrPort) {
 
 func (m *Mesh) wakeAbsent(p *peer) {
 	if m.flows[flowKey{p.id, trust.ALPNOverlay}] == nil {
-		p.wake()
+		p.poke.look()
 	}
 }
 

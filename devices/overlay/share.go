@@ -101,7 +101,7 @@ func (m *Mesh) takeHello(f *flow, fr frame) {
 	if ahead {
 		m.mu.Lock()
 		f.compared = true
-		m.gate.look()
+		m.gate.poke.look()
 		m.mu.Unlock()
 	}
 }
@@ -179,7 +179,7 @@ func (m *Mesh) takeLog(f *flow, fr frame) {
 		f.send(m.digest())
 	}
 	if len(records) > 0 {
-		m.blobs.look()
+		m.blobs.wake.look()
 	}
 }
 
@@ -283,7 +283,7 @@ func (m *Mesh) append(d draft) error {
 	}
 	m.broadcast(frame{Kind: frameLog, Records: []Signed{s}})
 	m.entries.publish(r)
-	m.blobs.look()
+	m.blobs.wake.look()
 	return nil
 }
 
@@ -315,7 +315,7 @@ func (m *Mesh) recordChanged(r Record) {
 	m.learn(r)
 	m.records.publish(r)
 	if len(r.Blobs) > 0 {
-		m.blobs.look()
+		m.blobs.wake.look()
 	}
 }
 

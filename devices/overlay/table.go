@@ -33,7 +33,7 @@ type table struct {
 	flagged map[devices.NodeID]bool // writers caught in equivocation
 	redone  map[[32]byte]bool       // own log entries that were written anew under another number
 	dirty   map[recordKey]bool      // others' records that are not on disk yet
-	wake    chan struct{}           // something is dirty
+	disk    wake                    // told that something is dirty
 }
 
 // writerRate bounds how fast one writer may change things.
@@ -43,7 +43,7 @@ func openTable(store *devices.Store, self devices.NodeID, roster func() *devices
 	t := &table{
 		store: store, log: log, roster: roster, self: self,
 		records: map[recordKey]stored{}, logs: map[devices.NodeID]*writerLog{}, rates: map[devices.NodeID]*writerRate{},
-		flagged: map[devices.NodeID]bool{}, redone: map[[32]byte]bool{}, dirty: map[recordKey]bool{}, wake: make(chan struct{}, 1),
+		flagged: map[devices.NodeID]bool{}, redone: map[[32]byte]bool{}, dirty: map[recordKey]bool{}, disk: newWake(),
 	}
 	now := time.Now()
 	err := store.View(func(tx devices.Tx) error {
@@ -121,10 +121,7 @@ func (t *table) accept(s Signed) (r Record, lost *Record, err error) {
 	}
 	t.records[r.key()] = next
 	t.dirty[r.key()] = true
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
+	t.disk.look()
 	return r, nil, nil
 }
 
@@ -286,10 +283,7 @@ func (t *table) expire(now time.Time) []Record {
 		}
 	}
 	if len(out) > 0 {
-		select {
-		case t.wake <- struct{}{}:
-		default:
-		}
+		t.disk.look()
 	}
 	return out
 }
