@@ -307,9 +307,9 @@ func (m *Mesh) adopt(f *flow) bool {
 	if p := m.peers[f.key.peer]; p != nil {
 		f.limits = p.limits
 		if p.remember(f.addr, f.dialed) {
-			m.disk.look()
+			m.table.disk.look()
 		}
-		p.poke.look()
+		p.wake()
 	}
 	m.gate.back()
 	if f.key.alpn == trust.ALPNOverlay && old == nil {
@@ -332,11 +332,11 @@ func (m *Mesh) drop(f *flow, why error) {
 			m.heard[f.key.peer] = f.lastHeard()
 			m.liveChanged()
 			m.gate.alone = m.reachable() == 0
-			m.gate.poke.look()
+			m.gate.look()
 			m.log.Info("peer lost", "peer", f.key.peer, "addr", f.addr, "why", why)
 		}
 		if p := m.peers[f.key.peer]; p != nil {
-			p.poke.look()
+			p.wake()
 		}
 	}
 	m.mu.Unlock()

@@ -17,6 +17,8 @@ type gate struct {
 
 func newGate() gate { return gate{ch: make(chan struct{}), poke: newWake()} }
 
+func (g *gate) look() { g.poke.look() }
+
 // back shuts the gate when the first flow comes to a node that was alone: rosters may
 // have changed meanwhile. Mesh.mu is held.
 func (g *gate) back() {
@@ -24,7 +26,7 @@ func (g *gate) back() {
 		g.ch, g.open = make(chan struct{}), false
 	}
 	g.alone = false
-	g.poke.look()
+	g.look()
 }
 
 // keepGate opens the gate when every member has been compared with, or syncWait after

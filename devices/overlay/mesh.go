@@ -90,7 +90,7 @@ type Mesh struct {
 	entries  feed // of log entries
 	heard    map[devices.NodeID]time.Time
 	gate     gate
-	disk     wake // something waits to be written
+	diskWake chan struct{} // addresses are to be saved
 	wg       sync.WaitGroup
 }
 
@@ -134,13 +134,13 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, self: devices.NodeIDOf(&cfg.Key.PublicKey), log: cfg.Logger, tls: conf,
 		flows: map[flowKey]*flow{}, dialing: map[flowKey]bool{}, shaking: map[flowKey]time.Time{}, peers: map[devices.NodeID]*peer{},
 		prefixes: map[[8]byte][]netip.AddrPort{}, watchers: map[chan struct{}]struct{}{},
-		heard: map[devices.NodeID]time.Time{}, gate: newGate(), disk: newWake(),
+		heard: map[devices.NodeID]time.Time{}, gate: newGate(), diskWake: make(chan struct{}, 1),
 	}
 	m.sip = newSIPListener(m.self)
 	if m.table, err = openTable(cfg.Store, m.self, cfg.Roster.Roster, cfg.Logger); err != nil {
 		return nil, err
 	}
-	m.table.disk = m.disk
+	m.table.disk = m.diskWake
 	if m.blobs, err = openBlobs(cfg.Store, cfg.Blobs); err != nil {
 		return nil, err
 	}
@@ -213,7 +213,7 @@ func (m *Mesh) keepDisk() {
 		select {
 		case <-m.ctx.Done():
 			return
-		case <-m.disk:
+		case <-m.diskWake:
 		}
 		t := time.NewTimer(flushWait)
 		select {
@@ -304,7 +304,7 @@ func (m *Mesh) rosterChanged() {
 	m.broadcast(m.hello(false))
 	m.keepPeers(r)
 	m.mu.Lock()
-	m.gate.poke.look()
+	m.gate.look()
 	m.mu.Unlock()
 }
 

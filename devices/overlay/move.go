@@ -20,7 +20,7 @@ func (m *Mesh) Moved(own []netip.Addr) {
 	}
 	m.started = time.Now()
 	for _, p := range m.peers {
-		p.poke.look()
+		p.wake()
 	}
 	m.mu.Unlock()
 	for _, f := range m.allFlows() {

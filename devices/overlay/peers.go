@@ -60,6 +60,8 @@ func (p *peer) addrs() []netip.AddrPort {
 	return out
 }
 
+func (p *peer) wake() { p.poke.look() }
+
 // keepPeers starts a keeper for every other member and ends those of removed ones.
 func (m *Mesh) keepPeers(r *devices.Roster) {
 	var start []*peer
@@ -79,7 +81,7 @@ func (m *Mesh) keepPeers(r *devices.Roster) {
 			p := &peer{id: id, poke: newWake(), cancel: cancel, limits: newLimits(), hints: slices.Clone(m.prefixes[[8]byte(id[:8])])}
 			m.peers[id] = p
 			start = append(start, p)
-			context.AfterFunc(ctx, p.poke.look)
+			context.AfterFunc(ctx, p.wake)
 			m.wg.Add(1)
 			go func() {
 				defer m.wg.Done()
@@ -111,7 +113,7 @@ func (m *Mesh) recallPeers(start []*peer) {
 			m.mu.Lock()
 			if len(addrs) > 0 && !p.best.IsValid() {
 				p.best = addrs[0]
-				p.poke.look()
+				p.wake()
 			}
 			m.mu.Unlock()
 		}
@@ -208,7 +210,7 @@ func (m *Mesh) HeardFrom(from netip.Addr) {
 		}
 		if slices.ContainsFunc(p.addrs(), func(a netip.AddrPort) bool { return a.Addr().WithZone("") == from }) {
 			p.woken = time.Now()
-			p.poke.look()
+			p.wake()
 		}
 	}
 }
@@ -226,7 +228,7 @@ func (m *Mesh) addHints(p *peer, addrs []netip.AddrPort) {
 
 func (m *Mesh) wakeAbsent(p *peer) {
 	if m.flows[flowKey{p.id, trust.ALPNOverlay}] == nil {
-		p.poke.look()
+		p.wake()
 	}
 }
 

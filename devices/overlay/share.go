@@ -101,7 +101,7 @@ func (m *Mesh) takeHello(f *flow, fr frame) {
 	if ahead {
 		m.mu.Lock()
 		f.compared = true
-		m.gate.poke.look()
+		m.gate.look()
 		m.mu.Unlock()
 	}
 }
