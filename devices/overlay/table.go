@@ -32,6 +32,7 @@ type table struct {
 	rates   map[devices.NodeID]*writerRate
 	said    map[recordKey]Record    // what this node wrote since it started
 	flagged map[devices.NodeID]bool // writers caught in equivocation
+	left    []string                // keys in the store whose writers do not belong: a crash came before forget
 	redone  map[[32]byte]bool       // own log entries that were written anew under another number
 	dirty   map[recordKey]bool      // others' records that are not on disk yet
 	disk    wake                    // told that something is dirty
@@ -48,13 +49,16 @@ func openTable(store *devices.Store, self devices.NodeID, roster func() *devices
 	}
 	now := time.Now()
 	err := store.View(func(tx devices.Tx) error {
-		return tx.Each(devices.BucketRecords, func(_ string, val []byte) error {
+		return tx.Each(devices.BucketRecords, func(key string, val []byte) error {
 			var s Signed
 			if err := decMode.Unmarshal(val, &s); err != nil {
 				return fmt.Errorf("a stored record is damaged: %w", err)
 			}
-			if r, err := openRecord(s, roster()); err == nil {
+			switch r, err := openRecord(s, roster()); {
+			case err == nil:
 				t.records[r.key()] = newStored(r, s, now)
+			case errors.Is(err, ErrRecordWriter):
+				t.left = append(t.left, key)
 			}
 			return nil
 		})
@@ -302,9 +306,10 @@ func (t *table) forget() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var gone []recordKey
+	keys := t.left
 	for k, s := range t.records {
 		if mayWrite(s.rec, roster) != nil {
-			gone = append(gone, k)
+			gone, keys = append(gone, k), append(keys, k.String())
 		}
 	}
 	var logs []devices.NodeID
@@ -313,12 +318,12 @@ func (t *table) forget() error {
 			logs = append(logs, w)
 		}
 	}
-	if len(gone)+len(logs) == 0 {
+	if len(keys)+len(logs) == 0 {
 		return nil
 	}
 	err := t.store.Update("record.forget", func(tx devices.Tx) error {
-		for _, k := range gone {
-			if err := tx.Delete(devices.BucketRecords, k.String()); err != nil {
+		for _, k := range keys {
+			if err := tx.Delete(devices.BucketRecords, k); err != nil {
 				return err
 			}
 		}
@@ -332,6 +337,7 @@ func (t *table) forget() error {
 		return nil
 	})
 	if err == nil {
+		t.left = nil
 		for _, k := range gone {
 			delete(t.records, k)
 			delete(t.dirty, k)
