@@ -89,8 +89,9 @@ func (m *Mesh) takeHello(f *flow, fr frame) {
 	if !m.mayAsk(f) {
 		return
 	}
-	ahead := m.knowsHeads(fr.Heads)
-	if ahead || fr.Reply {
+	equal := slices.Equal(fr.Heads, m.cfg.Roster.Heads()) // as most often
+	ahead := equal || m.knowsHeads(fr.Heads)
+	if !equal && (ahead || fr.Reply) {
 		if edits := m.cfg.Roster.Since(fr.Heads); len(edits) > 0 {
 			f.sendEdits(edits)
 		}
