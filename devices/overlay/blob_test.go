@@ -59,7 +59,7 @@ func TestBlobIsHeldTwiceAndFetchedByAll(t *testing.T) {
 		if got, err := x.Blob(t.Context(), ref.Hash); err != nil || !bytes.Equal(got, data) {
 			t.Fatalf("after the recorder was unplugged: %d bytes, %v", len(got), err)
 		}
-		x.blobs.look() // as every minute
+		x.blobs.wake.look() // as every minute
 	}
 	eventually(t, 5*time.Second, "two of the living hold it", func() bool { return len(holders(rest, ref)) == 2 })
 }

@@ -17,6 +17,11 @@ const (
 	// patience: when all places are taken, who has been silent for longer makes room. An
 	// honest handshake on a LAN takes a tenth of it.
 	patience = 500 * time.Millisecond
+	// arrivalsPerSecond and arrivalBurst bound the handshakes of one host over time. The
+	// burst lets 64 nodes behind one address start together, with two flows each.
+	arrivalsPerSecond, arrivalBurst = 20, 4 * DefaultMaxPeers
+	// maxHosts bounds the memory of that; when it is full all start anew.
+	maxHosts = 1024
 )
 
 // doorway bounds the handshakes at a time, so that strangers who connect and say nothing
@@ -24,6 +29,7 @@ const (
 type doorway struct {
 	mu      sync.Mutex
 	pending []arrival
+	hosts   map[netip.Prefix]*bucket
 }
 
 type arrival struct {
@@ -52,6 +58,9 @@ func (d *doorway) enter(conn net.Conn, now time.Time) bool {
 	from := hostOf(addrOf(conn.RemoteAddr()).Addr())
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.mayCome(from, now) {
+		return false
+	}
 	places := map[netip.Prefix]int{}
 	for _, p := range d.pending {
 		places[p.from]++
@@ -71,6 +80,18 @@ func (d *doorway) enter(conn net.Conn, now time.Time) bool {
 	}
 	d.pending = append(d.pending, arrival{conn, from, now})
 	return true
+}
+
+// mayCome takes a token of the host; mu is held.
+func (d *doorway) mayCome(from netip.Prefix, now time.Time) bool {
+	if d.hosts == nil || len(d.hosts) >= maxHosts && d.hosts[from] == nil {
+		d.hosts = map[netip.Prefix]*bucket{}
+	}
+	if d.hosts[from] == nil {
+		b := newBucket(arrivalsPerSecond, arrivalBurst, now)
+		d.hosts[from] = &b
+	}
+	return d.hosts[from].allow(now)
 }
 
 // leave gives the place back.

@@ -95,6 +95,18 @@ type Mesh struct {
 	wg       sync.WaitGroup
 }
 
+// wake tells one goroutine that there is something to look at, however often.
+type wake chan struct{}
+
+func newWake() wake { return make(wake, 1) }
+
+func (w wake) look() {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
+}
+
 // New checks the configuration; it starts nothing.
 func New(cfg Config) (*Mesh, error) {
 	if cfg.Key == nil || cfg.Roster == nil || cfg.Store == nil {
@@ -129,6 +141,7 @@ func New(cfg Config) (*Mesh, error) {
 	if m.table, err = openTable(cfg.Store, m.self, cfg.Roster.Roster, cfg.Logger); err != nil {
 		return nil, err
 	}
+	m.table.disk = m.diskWake
 	if m.blobs, err = openBlobs(cfg.Store, cfg.Blobs); err != nil {
 		return nil, err
 	}
@@ -201,7 +214,6 @@ func (m *Mesh) keepDisk() {
 		select {
 		case <-m.ctx.Done():
 			return
-		case <-m.table.wake:
 		case <-m.diskWake:
 		}
 		t := time.NewTimer(flushWait)

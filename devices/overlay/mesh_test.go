@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -219,6 +220,47 @@ func TestRosterEditReachesAllAndCutsOff(t *testing.T) {
 	if !errors.Is(err, ErrRefused) {
 		t.Fatalf("a removed node was answered: %v", err)
 	}
+}
+
+// All that two full logs and all registers of their writers hold, the most that an
+// honest exchange brings, is neither cut nor complained about.
+func TestHonestBulkPasses(t *testing.T) {
+	logs := &counted{Handler: slog.DiscardHandler}
+	n := home(t, 3, func(x *node) { x.Mesh.log = slog.New(logs); x.table.log = x.Mesh.log })
+	for _, x := range n[:2] {
+		for i := range MaxKeysPerWriter {
+			if err := x.Publish(fmt.Sprint("kind ", i), strings.Repeat("x", 700)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range MaxEntries + 10 {
+			if err := x.Append("call", fmt.Sprintf("%700d", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	meet(t, n...)
+	took := eventually(t, 10*time.Second, "the new one has everything", func() bool { return allAgree(n) })
+	t.Logf("%d entries and %d registers after %v", 2*MaxEntries, 2*MaxKeysPerWriter, took)
+	if lines := logs.lines(); len(lines) > 0 {
+		t.Errorf("the honest exchange is complained about: %v", lines)
+	}
+	for _, x := range n {
+		inOrder(t, onlyOf(x, n[0]))
+	}
+}
+
+// onlyOf is a view of a table with the log of one writer.
+func onlyOf(x, w *node) *table {
+	v, err := openTable(x.cfg.Store, x.id, func() *devices.Roster {
+		r := *x.log.Roster()
+		r.Members = map[devices.NodeID]devices.Member{w.id: r.Members[w.id]}
+		return &r
+	}, x.Mesh.log)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return v
 }
 
 // A hello that a node had no patience for is made up for by the next digest.

@@ -34,19 +34,21 @@ type peer struct {
 	own    []netip.AddrPort // from its own record
 	hints  []netip.AddrPort // unproven, newest first: whoever floods these moves no other
 	woken  time.Time        // by a packet
-	poke   chan struct{}    // something happened: look again
+	poke   wake             // something happened: look again
 	cancel context.CancelFunc
 	dialed time.Time          // begin of the dial under way
 	abort  context.CancelFunc // ends it
 	limits *limits
 }
 
-// remember takes an address that proved good. Only dialled ones are worth it: an
-// accepted connection comes from an ephemeral port.
-func (p *peer) remember(a netip.AddrPort, dialed bool) {
-	if dialed && a.IsValid() && p.best != a {
-		p.best, p.unsave = a, true
+// remember takes an address that proved good, and reports whether it is a new one. Only
+// dialled ones are worth it: an accepted connection comes from an ephemeral port.
+func (p *peer) remember(a netip.AddrPort, dialed bool) bool {
+	if !dialed || !a.IsValid() || p.best == a {
+		return false
 	}
+	p.best, p.unsave = a, true
+	return true
 }
 
 // addrs lists where the peer may be.
@@ -60,12 +62,7 @@ func (p *peer) addrs() []netip.AddrPort {
 	return out
 }
 
-func (p *peer) wake() {
-	select {
-	case p.poke <- struct{}{}:
-	default:
-	}
-}
+func (p *peer) wake() { p.poke.look() }
 
 // keepPeers starts a keeper for every other member and ends those of removed ones.
 func (m *Mesh) keepPeers(r *devices.Roster) {
@@ -83,7 +80,7 @@ func (m *Mesh) keepPeers(r *devices.Roster) {
 				continue
 			}
 			ctx, cancel := context.WithCancel(m.ctx)
-			p := &peer{id: id, poke: make(chan struct{}, 1), cancel: cancel, limits: newLimits(), hints: slices.Clone(m.prefixes[[8]byte(id[:8])])}
+			p := &peer{id: id, poke: newWake(), cancel: cancel, limits: newLimits(), hints: slices.Clone(m.prefixes[[8]byte(id[:8])])}
 			m.peers[id] = p
 			start = append(start, p)
 			context.AfterFunc(ctx, p.wake)

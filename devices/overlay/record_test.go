@@ -217,22 +217,30 @@ func TestRestartKeepsRecordsAndCount(t *testing.T) {
 	}
 }
 
-// A node whose store lost its tail hears of its own newer record and starts a new epoch.
+// A node whose store lost its tail hears of its own newer record and starts a new epoch:
+// with what it said since it started, or else with what it had said.
 func TestLostSequenceRaisesTheEpoch(t *testing.T) {
-	a, b := newWriters(t)
-	lost := a.say(t, 1)
-	_, _, _ = b.accept(lost)
-	later, err := sealRecord(a.key, Record{Version: 1, Home: a.log.Roster().Home, Subject: a.self.String(), Kind: "device", Writer: a.self, Epoch: 1, Sequence: 9, Body: body(t, 9)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, before, err := a.accept(later)
-	if err != nil || before == nil || before.Sequence != 1 {
-		t.Fatalf("%v %v", before, err)
-	}
-	s, err := a.write(a.key, draft{kind: "device", body: body(t, 10), raiseEpoch: true})
-	if err != nil || s.rec.Epoch != 2 || s.rec.Sequence != 1 {
-		t.Fatalf("%+v %v", s.rec, err)
+	for now, want := range map[string]string{"after": "after", "": "before the tail was lost"} {
+		a, _ := newWriters(t)
+		a.say(t, "long before")
+		later := a.seal(t, func(r *Record) { r.Sequence, r.Body = 9, body(t, "before the tail was lost") })
+		again, err := openTable(a.store, a.self, a.log.Roster, a.table.log) // with the older store
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now != "" {
+			if _, err := again.write(a.key, draft{kind: "device", body: body(t, now)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, lost, err := again.accept(later)
+		if err != nil || lost == nil {
+			t.Fatalf("the peer's copy: %v, lost %v", err, lost)
+		}
+		s, err := again.write(a.key, draft{kind: lost.Kind, body: lost.Body, raiseEpoch: true})
+		if err != nil || s.rec.Epoch != 2 || s.rec.Sequence != 1 || string(s.rec.Body) != string(body(t, want)) {
+			t.Errorf("renewed as %q, %d, %d, %v; want %q", s.rec.Body, s.rec.Epoch, s.rec.Sequence, err, want)
+		}
 	}
 }
 

@@ -89,8 +89,9 @@ func (m *Mesh) takeHello(f *flow, fr frame) {
 	if !m.mayAsk(f) {
 		return
 	}
-	ahead := m.knowsHeads(fr.Heads)
-	if ahead || fr.Reply {
+	equal := slices.Equal(fr.Heads, m.cfg.Roster.Heads()) // as most often
+	ahead := equal || m.knowsHeads(fr.Heads)
+	if !equal && (ahead || fr.Reply) {
 		if edits := m.cfg.Roster.Since(fr.Heads); len(edits) > 0 {
 			f.sendEdits(edits)
 		}
@@ -179,7 +180,7 @@ func (m *Mesh) takeLog(f *flow, fr frame) {
 		f.send(m.digest())
 	}
 	if len(records) > 0 {
-		m.blobs.look()
+		m.blobs.wake.look()
 	}
 }
 
@@ -283,7 +284,7 @@ func (m *Mesh) append(d draft) error {
 	}
 	m.broadcast(frame{Kind: frameLog, Records: []Signed{s}})
 	m.entries.publish(r)
-	m.blobs.look()
+	m.blobs.wake.look()
 	return nil
 }
 
@@ -315,7 +316,7 @@ func (m *Mesh) recordChanged(r Record) {
 	m.learn(r)
 	m.records.publish(r)
 	if len(r.Blobs) > 0 {
-		m.blobs.look()
+		m.blobs.wake.look()
 	}
 }
 
