@@ -84,6 +84,7 @@ func (a *Agent) Run(ctx context.Context) error {
 				c.finish(ending{code: statusOK, words: "This device stops.", bye: true})
 			}
 			a.wg.Wait()
+			a.gate.close()
 			_ = a.cfg.Flows.SIP().Close()
 			if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
 				a.log.Debug("the SIP side ended", "err", err)
