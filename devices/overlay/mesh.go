@@ -89,6 +89,7 @@ type Mesh struct {
 	entries  feed // of log entries
 	heard    map[devices.NodeID]time.Time
 	gate     gate
+	sleep    sleep
 	diskWake chan struct{} // addresses are to be saved
 	wg       sync.WaitGroup
 }
@@ -155,6 +156,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	m.mu.Lock()
 	m.ctx, m.started = ctx, time.Now()
 	m.mu.Unlock()
+	m.stayedAwake(true)
 	m.spawn(m.acceptLoop)
 	m.spawn(m.tick)
 	m.spawn(m.followRoster)
@@ -229,6 +231,7 @@ func (m *Mesh) tick() {
 			return
 		case now := <-ping.C:
 			n++
+			m.stayedAwake(true)
 			m.ping(now, n%clockEvery == 0)
 			m.expire(now)
 		case <-digest.C:

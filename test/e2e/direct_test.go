@@ -14,22 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
-
-// length is how long a test lasts: what the variable says (make soak), or short.
-func length(t testing.TB, variable string, short time.Duration) time.Duration {
-	t.Helper()
-	v := os.Getenv(variable)
-	if v == "" {
-		return short
-	}
-	d, err := time.ParseDuration(v)
-	if err != nil {
-		t.Fatalf("%s: %v", variable, err)
-	}
-	return d
-}
 
 // direct asks the agent's socket itself: no process for each question.
 func (n *node) direct(ctx context.Context, method, path string, out any) (status int, err error) {

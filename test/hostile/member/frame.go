@@ -19,14 +19,23 @@ const (
 	kindEdits   = 3
 	kindDigest  = 4
 	kindRecords = 5
+	kindState   = 6
+	kindLog     = 7
+	kindWant    = 8
+	kindChunk   = 9
 )
 
 type frame struct {
 	Heads   [][32]byte    `cbor:"1,keyasint,omitempty"`
 	Reply   bool          `cbor:"2,keyasint,omitempty"`
 	Edits   []signed      `cbor:"3,keyasint,omitempty"`
-	Digest  []digestEntry `cbor:"4,keyasint,omitempty"`
+	Digest  []writerSum   `cbor:"4,keyasint,omitempty"`
 	Records []signed      `cbor:"5,keyasint,omitempty"`
+	Clock   int64         `cbor:"6,keyasint,omitempty"`
+	State   []writerState `cbor:"7,keyasint,omitempty"`
+	More    bool          `cbor:"8,keyasint,omitempty"`
+	Want    *piece        `cbor:"9,keyasint,omitempty"`
+	Chunk   *piece        `cbor:"10,keyasint,omitempty"`
 }
 
 type signed struct {
@@ -34,11 +43,36 @@ type signed struct {
 	Sig []byte `cbor:"2,keyasint"`
 }
 
-type digestEntry struct {
-	Key      string  `cbor:"1,keyasint"`
-	Epoch    uint64  `cbor:"2,keyasint"`
-	Sequence uint64  `cbor:"3,keyasint"`
-	Hash     [8]byte `cbor:"4,keyasint"`
+type writerSum struct {
+	_      struct{} `cbor:",toarray"`
+	Writer devices.NodeID
+	Sum    [8]byte
+}
+
+type writerState struct {
+	_         struct{} `cbor:",toarray"`
+	Writer    devices.NodeID
+	Registers []registerState
+	First     uint64
+	Count     uint64
+	Blocks    [][8]byte
+}
+
+type registerState struct {
+	_        struct{} `cbor:",toarray"`
+	Kind     string
+	Subject  string
+	Epoch    uint64
+	Sequence uint64
+	Hash     [8]byte
+}
+
+// piece of a blob, asked for or sent.
+type piece struct {
+	Hash   [32]byte `cbor:"1,keyasint"`
+	Offset uint32   `cbor:"2,keyasint"`
+	Total  uint32   `cbor:"3,keyasint,omitempty"`
+	Data   []byte   `cbor:"4,keyasint,omitempty"`
 }
 
 type record struct {
@@ -52,6 +86,7 @@ type record struct {
 	TTL      uint32          `cbor:"8,keyasint"`
 	Head     [32]byte        `cbor:"9,keyasint"`
 	Body     cbor.RawMessage `cbor:"10,keyasint"`
+	Shape    int             `cbor:"11,keyasint,omitempty"`
 }
 
 func encode(v any) []byte {

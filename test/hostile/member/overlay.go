@@ -25,6 +25,8 @@ func overlayBouts() []bout {
 		{name: "stale heads", run: staleHeads},
 		{name: "stale heads, not reading", deaf: true, run: staleHeads},
 		{name: "lies about what others wrote", run: digestLies},
+		{name: "log and blob flood", run: logFlood},
+		{name: "lies about the time", run: clockLies},
 		{name: "broken frames", run: brokenFrames},
 	}
 }
@@ -156,24 +158,60 @@ func ownEdits(_ context.Context, a *assault) error {
 func staleHeads(ctx context.Context, a *assault) error {
 	for i := 0; ctx.Err() == nil && i < 4000; i++ {
 		head := [32]byte{byte(i), byte(i >> 8), 7}
-		if err := a.write(append(frameOf(kindHello, encode(frame{Heads: [][32]byte{head}})), frameOf(kindDigest, encode(frame{}))...)); err != nil {
+		if err := a.write(append(frameOf(kindHello, encode(frame{Heads: [][32]byte{head}})), a.me.giveMe()...)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// digestLies says that it has newer records of others, and withholds them.
+// digestLies says that it has newer records of others, and withholds them; and that it has
+// records of thousands who do not exist.
 func digestLies(ctx context.Context, a *assault) error {
-	var d []digestEntry
+	var sums []writerSum
+	var states []writerState
 	for _, m := range a.me.others() {
-		d = append(d, digestEntry{Key: m.Node.String() + "/device/" + m.Node.String(), Epoch: math.MaxUint64, Sequence: math.MaxUint64})
+		sums = append(sums, writerSum{Writer: m.Node, Sum: [8]byte{byte(a.round)}})
+		newer := registerState{Kind: "device", Subject: m.Node.String(), Epoch: math.MaxUint64, Sequence: math.MaxUint64}
+		states = append(states, writerState{Writer: m.Node, Registers: []registerState{newer}, First: 1, Count: 1 << 40})
 	}
 	for i := range 2000 {
-		d = append(d, digestEntry{Key: fmt.Sprintf("%032x/device/%032x", i, i), Epoch: 1, Sequence: 1})
+		sums = append(sums, writerSum{Writer: devices.NodeID{byte(i), byte(i >> 8), 1}})
 	}
 	for i := 0; ctx.Err() == nil && i < 100; i++ {
-		if err := a.write(frameOf(kindDigest, encode(frame{Digest: d}))); err != nil {
+		b := frameOf(kindDigest, encode(frame{Digest: sums}))
+		if err := a.write(append(b, frameOf(kindState, encode(frame{State: states, More: true}))...)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logFlood writes log entries: far ahead, out of order, in the name of others; and asks
+// for blobs that nobody has, and sends pieces that nobody asked for.
+func logFlood(ctx context.Context, a *assault) error {
+	for i := 0; ctx.Err() == nil && i < 1500; i++ {
+		writer := a.me.id
+		if i%3 == 0 {
+			writer = a.me.others()[0].Node
+		}
+		r := a.about(writer, "call", uint64(i*i)+1)
+		r.Shape, r.Epoch = 1, 0
+		f := frame{Records: []signed{sign(a.me.key, r)}, More: true}
+		b := frameOf(kindLog, encode(f))
+		b = append(b, frameOf(kindWant, encode(frame{Want: &piece{Hash: [32]byte{byte(i)}}}))...)
+		b = append(b, frameOf(kindChunk, encode(frame{Chunk: &piece{Hash: [32]byte{byte(i)}, Total: 1 << 30, Data: make([]byte, 1000)}}))...)
+		if err := a.write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clockLies says that it is the year 2200, and 1970.
+func clockLies(_ context.Context, a *assault) error {
+	for _, ms := range []int64{7_258_118_400_000, 1, -1, math.MaxInt64, math.MinInt64} {
+		if err := a.write(frameOf(kindPing, encode(frame{Clock: ms}))); err != nil {
 			return err
 		}
 	}

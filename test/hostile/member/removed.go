@@ -18,8 +18,9 @@ type event struct {
 	What   string    `json:"what"` // flow, records, sip, closed, refused
 }
 
-// again is how often a removed device knocks.
-const again = 100 * time.Millisecond
+// again is how often a removed device knocks, asks how often it wants everything: fewer
+// times than anybody is answered.
+const again, asks = 100 * time.Millisecond, 400 * time.Millisecond
 
 // removed holds an overlay and a SIP flow with every target, asks on both, and dials anew
 // whenever it is put out.
@@ -59,15 +60,19 @@ func (me *identity) hold(ctx context.Context, target, alpn string, tell func(str
 	defer tell("closed " + alpn)
 	stop := context.AfterFunc(ctx, func() { _ = c.NetConn().Close() })
 	defer stop()
+	every := again
+	if alpn == alpnOverlay {
+		every = asks
+	}
 	asked := make(chan struct{})
 	go func() {
 		defer close(asked)
 		for i := 1; ; i++ {
 			msg := []byte(me.options(target, i))
 			if alpn == alpnOverlay {
-				msg = append(frameOf(kindPing, nil), frameOf(kindDigest, encode(frame{}))...) // give me everything
+				msg = append(frameOf(kindPing, nil), me.giveMe()...)
 			}
-			if _, err := c.Write(msg); err != nil || !pause(ctx, again) {
+			if _, err := c.Write(msg); err != nil || !pause(ctx, every) {
 				return
 			}
 		}
@@ -87,6 +92,15 @@ func (me *identity) hold(ctx context.Context, target, alpn string, tell func(str
 	}
 	_ = c.NetConn().Close()
 	<-asked
+}
+
+// giveMe asks for all that the others have said, as somebody who has nothing.
+func (me *identity) giveMe() []byte {
+	var all []writerState
+	for _, m := range me.others() {
+		all = append(all, writerState{Writer: m.Node})
+	}
+	return frameOf(kindState, encode(frame{State: all}))
 }
 
 // options asks whether SIP is served (RFC 3261 section 11).
