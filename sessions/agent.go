@@ -80,9 +80,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			for _, c := range a.live() {
-				c.finish(ending{code: statusOK, words: "This device stops.", bye: true})
-			}
+			a.finishAll()
 			a.wg.Wait()
 			a.gate.close()
 			_ = a.cfg.Flows.SIP().Close()
@@ -97,6 +95,15 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.checkFlows()
 		}
 	}
+}
+
+// finishAll ends every call at once: each may wait 2 s for a peer that does not answer.
+func (a *Agent) finishAll() {
+	var wg sync.WaitGroup
+	for _, c := range a.live() {
+		wg.Go(func() { c.finish(ending{code: statusOK, words: "This device stops.", bye: true}) })
+	}
+	wg.Wait()
 }
 
 // spawn runs f as a goroutine that Run waits for. It reports false after the end.

@@ -1,15 +1,19 @@
 package sessions
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+
+	"github.com/hallway-home/hallway/devices"
 )
 
 const hostileAddr, honestAddr = "[fd00::bad]:5061", "[fd00::1]:5061"
@@ -103,5 +107,41 @@ func TestNothingIsKeptAfterItsAnswer(t *testing.T) {
 		case <-time.After(3 * time.Second):
 			t.Errorf("a transaction of %s is kept", method)
 		}
+	}
+}
+
+// deaf flows reach nobody while they are shut.
+type deaf struct {
+	Flows
+	shut *atomic.Bool
+}
+
+func (d deaf) EnsureSIP(ctx context.Context, id devices.NodeID) error {
+	if !d.shut.Load() {
+		return d.Flows.EnsureSIP(ctx, id)
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// A device in calls with several that no longer answer stops in the time of one of them.
+func TestManyCallsEndTogether(t *testing.T) {
+	var shut atomic.Bool
+	others := []string{"a", "b", "c", "d"}
+	members := []member{{slug: "tv", config: func(c *Config) { c.Flows = deaf{c.Flows, &shut} }}}
+	for _, o := range others {
+		members = append(members, member{slug: o, config: answers})
+	}
+	h := newHouse(t, members...)
+	tv := h.phones["tv"]
+	for _, o := range others {
+		c := tv.calls(o)
+		eventually(t, "the call is active", func() bool { return c.Info().State == StateActive })
+	}
+	shut.Store(true)
+	start := time.Now()
+	tv.stop()
+	if took := time.Since(start); took > 4*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }

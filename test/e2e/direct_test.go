@@ -141,6 +141,23 @@ func flowsTo(t testing.TB, pid int, addrs ...string) int {
 	return n
 }
 
+// addresses of the host that a process runs on, link-local ones too.
+func addresses(t testing.TB, pid int) []string {
+	t.Helper()
+	out, err := exec.Command("nsenter", "-t", strconv.Itoa(pid), "-n", "ip", "-o", "addr", "show", "dev", "eth0").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for l := range strings.Lines(string(out)) {
+		if f := strings.Fields(l); len(f) > 3 {
+			addr, _, _ := strings.Cut(f[3], "/")
+			all = append(all, addr)
+		}
+	}
+	return all
+}
+
 // kernelForm writes an address as /proc/net does: 32-bit words, each in host order.
 func kernelForm(addr string) string {
 	ip := net.ParseIP(addr)

@@ -100,7 +100,8 @@ func TestA9_RemovedDeviceIsRefusedEverywhere(t *testing.T) {
 	c := ask[call](lost, "call", "panel", "--detach")
 	lost.eventually(5*time.Second, "sound and picture", flows(lost, c.ID))
 	panel.eventually(5*time.Second, "sound and picture", flows(panel, c.ID))
-	if n := flowsTo(t, panel.pid(), lost.host.IPv4, lost.host.IPv6); n == 0 {
+	addrs := addresses(t, lost.pid())
+	if n := flowsTo(t, panel.pid(), addrs...); n == 0 {
 		t.Fatal("no connection is seen before the removal; the look at the kernel is blind")
 	}
 	feed := panel.events()
@@ -117,7 +118,7 @@ func TestA9_RemovedDeviceIsRefusedEverywhere(t *testing.T) {
 	for _, n := range []*node{tv, panel} {
 		n.eventually(10*time.Second-time.Since(removal), "the removed are in no list", gone(n))
 		n.eventually(10*time.Second-time.Since(removal), "no connection with them is open", func() bool {
-			return flowsTo(t, n.pid(), lost.host.IPv4, lost.host.IPv6) == 0
+			return flowsTo(t, n.pid(), addrs...) == 0
 		})
 		n.eventually(10*time.Second-time.Since(removal), "their key is refused", func() bool { return k.refusedSince(n.host.IPv4, removal) })
 	}
