@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,10 +36,24 @@ func TestHostile_Stranger(t *testing.T) {
 	cmd := evil.Command(t.Context(), stranger, "-self", evil.IPv4, "-targets", strings.Join(addrs, ","), "-names", strings.Join(names, ","),
 		"-media", strings.Join(media, ","), "-rate", "3000", "-for", fmt.Sprint(length("HALLWAY_HOSTILE", 20*time.Second)))
 	b.during(cmd)
+	for _, n := range b.nodes() {
+		if out := outward(t, n.pid()); out != "" {
+			t.Errorf("%s sent something off the link: %s", n.name, out)
+		}
+	}
 	b.unmoved()
 	// A device that starts now is found, although strangers held its peers' port a moment ago.
 	b.camera.kill()
 	b.tv.eventually(5*time.Second, "the camera is gone", func() bool { return b.tv.sees("camera") == "unreachable" })
 	b.camera.start()
 	b.tv.eventually(10*time.Second, "the camera is back", func() bool { return b.tv.sees("camera") == "reachable" })
+}
+
+// outward is what the kernel knows of the way out of the house: it looks for the router
+// (which is not there) only when something is sent off the link.
+func outward(t *testing.T, pid int) string {
+	t.Helper()
+	out, err := exec.Command("nsenter", "-t", strconv.Itoa(pid), "-n", "ip", "neigh", "show", "10.77.0.254").Output()
+	must(t, err)
+	return strings.TrimSpace(string(out))
 }
