@@ -193,8 +193,8 @@ func churn(ctx context.Context, t *testing.T, all []*inhabitant) (changes int) {
 		if len(away) > 0 && (rnd.IntN(2) == 0 || len(away) >= len(all)/3) {
 			x := away[0]
 			away = away[1:]
+			x.set(true) // from here on others may see it
 			x.start()
-			x.set(true)
 			continue
 		}
 		x := all[rnd.IntN(len(all))]
