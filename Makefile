@@ -73,3 +73,8 @@ deps: ## install what is missing (apt, as root or with sudo), or say what is
 
 clean: ## remove what was built
 	rm -rf $(BUILD)
+
+# In a soak the crowd comes and goes, and the hostile programs go on, for this long.
+HOSTILE ?= 10m
+soak: export HALLWAY_CHURN = $(SOAK)
+soak: export HALLWAY_HOSTILE = $(HOSTILE)

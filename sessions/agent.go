@@ -83,10 +83,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			for _, c := range a.live() {
-				c.finish(ending{code: statusOK, words: "This device stops.", bye: true})
-			}
+			a.finishAll()
 			a.wg.Wait()
+			a.gate.close()
 			_ = a.cfg.Flows.SIP().Close()
 			if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
 				a.log.Debug("the SIP side ended", "err", err)
@@ -99,6 +98,15 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.checkFlows()
 		}
 	}
+}
+
+// finishAll ends every call at once: each may wait 2 s for a peer that does not answer.
+func (a *Agent) finishAll() {
+	var wg sync.WaitGroup
+	for _, c := range a.live() {
+		wg.Go(func() { c.finish(ending{code: statusOK, words: "This device stops.", bye: true}) })
+	}
+	wg.Wait()
 }
 
 // spawn runs f as a goroutine that Run waits for. It reports false after the end.
