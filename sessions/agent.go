@@ -340,26 +340,47 @@ func (a *Agent) tell(info CallInfo) {
 	}
 }
 
-// bucket bounds INVITEs from one member.
+// bucket bounds INVITEs from one member, and what is logged about it.
 type bucket struct {
 	tokens float64
 	at     time.Time
+	warned time.Time
+}
+
+// bucket must be called with mu held.
+func (a *Agent) bucket(peer devices.NodeID, now time.Time) *bucket {
+	b := a.rate[peer]
+	if b == nil {
+		b = &bucket{tokens: callBurst, at: now}
+		a.rate[peer] = b
+	}
+	return b
 }
 
 func (a *Agent) mayInvite(peer devices.NodeID) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b := a.rate[peer]
 	now := time.Now()
-	if b == nil {
-		b = &bucket{callBurst, now}
-		a.rate[peer] = b
-	}
+	b := a.bucket(peer, now)
 	b.tokens = min(callBurst, b.tokens+now.Sub(b.at).Seconds()*callsPerSecond)
 	b.at = now
 	if b.tokens < 1 {
 		return false
 	}
 	b.tokens--
+	return true
+}
+
+// mayWarn reports whether a member's misbehaviour is to be logged: a flood must not fill
+// the disk with words about it.
+func (a *Agent) mayWarn(peer devices.NodeID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	b := a.bucket(peer, now)
+	if !b.warned.IsZero() && now.Sub(b.warned) < warnEvery {
+		return false
+	}
+	b.warned = now
 	return true
 }

@@ -145,3 +145,20 @@ func TestManyCallsEndTogether(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// A member that misbehaves all the time is written about once a minute.
+func TestMisbehaviourIsLoggedNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tv := &Agent{rate: map[devices.NodeID]*bucket{}}
+		peer, n := devices.NodeID{9}, 0
+		for range 600 {
+			if tv.mayWarn(peer) {
+				n++
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n != 1 || !tv.mayWarn(peer) {
+			t.Errorf("%d lines in a minute, and then silence: %v", n, !tv.mayWarn(peer))
+		}
+	})
+}

@@ -108,7 +108,9 @@ func (a *Agent) mayClaim(req *sip.Request, peer devices.NodeID) (devices.Device,
 	}
 	from := req.From().Address
 	if from.Scheme != "sip" || from.User != d.AOR.Slug || !strings.EqualFold(from.Host, d.AOR.Home.Domain()) { // check: From against TLS peer
-		a.log.Warn("a member spoke in another name", "peer", peer, "from", from.String())
+		if a.mayWarn(peer) {
+			a.log.Warn("a member spoke in another name", "peer", peer, "from", from.String())
+		}
 		return d, refusal{statusForbidden, "Forbidden"}
 	}
 	return d, nil
