@@ -21,13 +21,14 @@ type table struct {
 
 	mu      sync.Mutex
 	records map[recordKey]stored
+	said    map[recordKey][]byte    // bodies that this node wrote since it started
 	flagged map[devices.NodeID]bool // writers caught in equivocation
 }
 
 func openTable(store *devices.Store, self devices.NodeID, roster func() *devices.Roster, log *slog.Logger) (*table, error) {
 	t := &table{
 		store: store, log: log, roster: roster, self: self,
-		records: map[recordKey]stored{}, flagged: map[devices.NodeID]bool{},
+		records: map[recordKey]stored{}, said: map[recordKey][]byte{}, flagged: map[devices.NodeID]bool{},
 	}
 	err := store.View(func(tx devices.Tx) error {
 		return tx.Each(devices.BucketRecords, func(_ string, val []byte) error {
@@ -103,7 +104,9 @@ func (t *table) put(point string, s stored) error {
 }
 
 // write makes the next record of this node. It is durable before it is returned, so a
-// number is never used twice. raiseEpoch starts a new count after a lost tail.
+// number is never used twice. raiseEpoch starts a new count after a lost tail; what this
+// node said since it started is then newer than body, which a peer remembered, whatever
+// their numbers.
 func (t *table) write(key *ecdsa.PrivateKey, kind string, body []byte, raiseEpoch bool) (stored, error) {
 	roster := t.roster()
 	if roster == nil {
@@ -119,6 +122,9 @@ func (t *table) write(key *ecdsa.PrivateKey, kind string, body []byte, raiseEpoc
 		r.Epoch, r.Sequence = old.rec.Epoch, old.rec.Sequence+1
 		if raiseEpoch {
 			r.Epoch, r.Sequence = r.Epoch+1, 1
+			if said, ok := t.said[r.key()]; ok {
+				r.Body = said
+			}
 		}
 	}
 	signed, err := sealRecord(key, r)
@@ -126,7 +132,13 @@ func (t *table) write(key *ecdsa.PrivateKey, kind string, body []byte, raiseEpoc
 		return stored{}, err
 	}
 	s := stored{r, signed}
-	return s, t.put("record.write", s)
+	if err := t.put("record.write", s); err != nil {
+		return stored{}, err
+	}
+	if !raiseEpoch {
+		t.said[r.key()] = body
+	}
+	return s, nil
 }
 
 // all lists the records of living members.
