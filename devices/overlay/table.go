@@ -23,6 +23,7 @@ type table struct {
 	records map[recordKey]stored
 	said    map[recordKey][]byte    // bodies that this node wrote since it started
 	flagged map[devices.NodeID]bool // writers caught in equivocation
+	left    []string                // keys in the store whose writers do not belong: a crash came before forget
 }
 
 func openTable(store *devices.Store, self devices.NodeID, roster func() *devices.Roster, log *slog.Logger) (*table, error) {
@@ -31,13 +32,16 @@ func openTable(store *devices.Store, self devices.NodeID, roster func() *devices
 		records: map[recordKey]stored{}, said: map[recordKey][]byte{}, flagged: map[devices.NodeID]bool{},
 	}
 	err := store.View(func(tx devices.Tx) error {
-		return tx.Each(devices.BucketRecords, func(_ string, val []byte) error {
+		return tx.Each(devices.BucketRecords, func(key string, val []byte) error {
 			var s Signed
 			if err := decMode.Unmarshal(val, &s); err != nil {
 				return fmt.Errorf("a stored record is damaged: %w", err)
 			}
-			if r, err := openRecord(s, roster()); err == nil {
+			switch r, err := openRecord(s, roster()); {
+			case err == nil:
 				t.records[r.key()] = stored{r, s}
+			case errors.Is(err, ErrRecordWriter):
+				t.left = append(t.left, key)
 			}
 			return nil
 		})
@@ -154,23 +158,25 @@ func (t *table) forget() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var gone []recordKey
+	keys := t.left
 	for k := range t.records {
 		if !roster.Has(k.writer) {
-			gone = append(gone, k)
+			gone, keys = append(gone, k), append(keys, k.String())
 		}
 	}
-	if len(gone) == 0 {
+	if len(keys) == 0 {
 		return nil
 	}
 	err := t.store.Update("record.forget", func(tx devices.Tx) error {
-		for _, k := range gone {
-			if err := tx.Delete(devices.BucketRecords, k.String()); err != nil {
+		for _, k := range keys {
+			if err := tx.Delete(devices.BucketRecords, k); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err == nil {
+		t.left = nil
 		for _, k := range gone {
 			delete(t.records, k)
 		}
