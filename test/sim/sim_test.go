@@ -39,12 +39,16 @@ func stores(t *testing.T) string {
 
 // try runs one program in a bubble of its own.
 func try(t *testing.T, p Program, dir string) (res Result, err error) {
-	defer func() {
+	tell := func() {
 		if r := recover(); r != nil {
 			panic(fmt.Sprintf("%v\nin the program of %v", r, p))
 		}
-	}()
-	synctest.Test(t, func(*testing.T) { res, err = Run(p, dir) })
+	}
+	defer tell() // goroutines of the bubble that never end
+	synctest.Test(t, func(*testing.T) {
+		defer tell()
+		res, err = Run(p, dir)
+	})
 	return res, err
 }
 

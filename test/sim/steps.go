@@ -70,7 +70,10 @@ func (w *World) create() error {
 			return err
 		}
 	}
-	return w.admit(first, w.nodes[w.prog.hostile()], devices.RoleDevice)
+	if err := w.admit(first, w.nodes[w.prog.hostile()], devices.RoleDevice); err != nil {
+		return err
+	}
+	return w.settle(2 * time.Second) // they meet
 }
 
 // step does one step, lets its time pass and looks at everybody.
@@ -92,12 +95,13 @@ func (w *World) settle(wait time.Duration) error {
 			}
 		}
 	}
+	w.multicast()
 	return w.check()
 }
 
 // apply does what a step says, if it fits.
 func (w *World) apply(s Step) error {
-	a, b := w.nodes[s.A], w.nodes[s.B%len(w.nodes)]
+	a, b := w.nodes[s.A%len(w.nodes)], w.nodes[s.B%len(w.nodes)]
 	switch s.Op {
 	case OpHeal:
 		w.part(0)

@@ -78,7 +78,9 @@ type node struct {
 	done  chan error
 	crash *crash
 
-	seen map[string]order // what it last showed of each record
+	browse time.Time        // when it asks next who is there
+	pause  time.Duration    // until the one after
+	seen   map[string]order // what it last showed of each record
 }
 
 func (n *node) runs() bool { return n.mesh != nil && !n.crash.happened() }
@@ -188,14 +190,28 @@ func (w *World) up(n *node) error {
 	go func() { n.done <- mesh.Run(ctx) }()
 	go drain(mesh)
 	synctest.Wait()
-	for _, o := range w.nodes { // what a starting node finds by multicast, and who finds it
-		if o != n && o.runs() && w.net.Hears(n.host, o.host) {
-			n.mesh.HintPrefix([8]byte(o.id[:8]), []netip.AddrPort{o.addr})
-			o.mesh.HintPrefix([8]byte(n.id[:8]), []netip.AddrPort{n.addr})
-		}
-	}
+	n.browse, n.pause = time.Now(), time.Second
+	w.multicast()
 	w.publish(n, 0)
 	return nil
+}
+
+// multicast does what package discovery does: a starting node announces itself and asks
+// who is there, and asks again in pauses that double (RFC 6762 section 5.2).
+func (w *World) multicast() {
+	for _, n := range w.nodes {
+		if !n.runs() || time.Now().Before(n.browse) {
+			continue
+		}
+		n.browse = time.Now().Add(n.pause)
+		n.pause *= 2
+		for _, o := range w.nodes {
+			if o != n && o.runs() && w.net.Hears(n.host, o.host) {
+				n.mesh.HintPrefix([8]byte(o.id[:8]), []netip.AddrPort{o.addr})
+				o.mesh.HintPrefix([8]byte(n.id[:8]), []netip.AddrPort{n.addr})
+			}
+		}
+	}
 }
 
 // drain takes SIP flows as the SIP library would, and does nothing with them.
@@ -227,7 +243,7 @@ func (w *World) down(n *node, power bool) error {
 // start brings back a node that belonged when it ended; old gives it the older copy of
 // its store.
 func (w *World) start(n *node, old bool) error {
-	if n.mesh != nil || !n.joined {
+	if n.mesh != nil || !n.joined || n.i == w.prog.hostile() {
 		return nil
 	}
 	if old && n.copy != nil {
