@@ -92,11 +92,11 @@ func (m *Mesh) keep(ctx context.Context, p *peer) {
 	absent := time.Now()
 	for ctx.Err() == nil {
 		if f := m.flow(p.id, trust.ALPNOverlay); f != nil {
-			absent = time.Now()
 			if f.dialed && m.flow(p.id, trust.ALPNSIP) == nil {
 				_ = m.connect(ctx, p.id, trust.ALPNSIP, []netip.AddrPort{f.addr})
 			}
 			m.wait(ctx, p, pingEvery, m.flow(p.id, trust.ALPNSIP) == nil)
+			absent = time.Now() // counts from the end of the flow, not from its beginning
 			continue
 		}
 		wait := redialWait(m.self, p.id, m.running(), time.Since(absent))
