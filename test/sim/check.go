@@ -68,6 +68,11 @@ func (w *World) checkLog(n *node) error {
 			return fmt.Errorf("node %d was removed and belongs (%v)", w.number(id), r.Has(id))
 		}
 	}
+	for id := range x.never {
+		if r.Has(id) {
+			return fmt.Errorf("node %d was admitted by a removed owner and belongs", w.number(id))
+		}
+	}
 	for id, names := range x.names {
 		if m := r.Members[id]; r.Has(id) && len(names) > 0 && !names[m.Name] {
 			return fmt.Errorf("node %d is called %q; it should be one of %v", w.number(id), m.Name, names)
@@ -77,9 +82,9 @@ func (w *World) checkLog(n *node) error {
 	for _, room := range r.Rooms {
 		have[room.Name], slugs[room.Slug] = true, true
 	}
-	for name := range x.rooms {
-		if !have[name] {
-			return fmt.Errorf("room %q was made and is not there", name)
+	for name, want := range x.rooms {
+		if have[name] != want {
+			return fmt.Errorf("room %q: is there %v, should be %v", name, have[name], want)
 		}
 	}
 	for _, m := range r.Members {

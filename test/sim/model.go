@@ -160,15 +160,16 @@ func (e *edit) subject() devices.NodeID {
 
 // expect is what a log with exactly these edits must fold to.
 type expect struct {
-	in, out map[devices.NodeID]bool            // must belong, must not
+	in, out map[devices.NodeID]bool            // must belong, must be removed
+	never   map[devices.NodeID]bool            // only somebody admitted them who no longer might
 	names   map[devices.NodeID]map[string]bool // one of these is the device's name
-	rooms   map[string]bool                    // must exist, by name
+	rooms   map[string]bool                    // by name: must exist (true), must not (false)
 }
 
 // expects thinks about a set of edits. Only node 0 makes owners, so the only question is
 // what a removed second owner did before node 0, when removing it, knew.
 func (m *model) expects(held []trust.Hash) expect {
-	x := expect{in: map[devices.NodeID]bool{}, out: map[devices.NodeID]bool{}, names: map[devices.NodeID]map[string]bool{}, rooms: map[string]bool{}}
+	x := expect{in: map[devices.NodeID]bool{}, out: map[devices.NodeID]bool{}, never: map[devices.NodeID]bool{}, names: map[devices.NodeID]map[string]bool{}, rooms: map[string]bool{}}
 	var ends []*edit // removals by node 0
 	for _, h := range held {
 		if e := m.edits[h]; e.Op == trust.OpRemove && e.Signer == m.first {
@@ -185,13 +186,19 @@ func (m *model) expects(held []trust.Hash) expect {
 			counts[h] = e
 		}
 	}
-	for _, e := range counts {
+	for _, h := range held {
+		e, ok := m.edits[h], counts[h] != nil
 		switch {
-		case len(e.Key) > 0:
-			x.in[e.subject()] = true
 		case e.Op == trust.OpName && e.Kind == trust.SubjectRoom:
-			x.rooms[e.Name] = true
+			x.rooms[e.Name] = ok
+		case len(e.Key) > 0 && ok:
+			x.in[e.subject()] = true
+		case len(e.Key) > 0:
+			x.never[e.subject()] = true
 		}
+	}
+	for id := range x.in {
+		delete(x.never, id)
 	}
 	m.removals(counts, &x)
 	for id := range x.in {

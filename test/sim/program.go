@@ -86,7 +86,7 @@ func (p Program) step(r *rand.Rand) []Step {
 	}
 	any, owner := r.IntN(p.Nodes), r.IntN(p.Owners)
 	one := func(op Op, a, b int) Step { return Step{op, a, b, wait()} }
-	switch r.IntN(20) {
+	switch r.IntN(24) {
 	case 0, 1, 2:
 		return []Step{one(OpPublish, any, r.IntN(kinds))}
 	case 3:
@@ -119,6 +119,10 @@ func (p Program) step(r *rand.Rand) []Step {
 		return []Step{one(OpWeather, 1+r.IntN(200), r.IntN(20))}
 	case 18:
 		return []Step{one(OpForge, any, r.IntN(forgeries))}
+	case 19, 20: // an owner who does not hear that it was removed
+		o := 1 + r.IntN(p.Owners-1)
+		last := one([]Op{OpAdmit, OpRename, OpRemove}[r.IntN(3)], o, any)
+		return []Step{one(OpCut, 0, 1<<o), one(OpRemove, 0, o), last, one(OpRoom, o, 0), one(OpHeal, 0, 0)}
 	default:
 		return []Step{one(OpKnock, any, 0)}
 	}
