@@ -4,7 +4,7 @@ GO ?= go
 BUILD := build
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # What ships has no C in it and no trace of the machine that built it.
-SHIP := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+SHIP := CGO_ENABLED=0 $(GO) build -tags nethttpomithttp2 -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 GOLANGCI := $(BUILD)/bin/golangci-lint
 GOLANGCI_VERSION := v2.15.0
 KEEP ?=

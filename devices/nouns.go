@@ -90,6 +90,10 @@ func (id HomeID) IsZero() bool { return id == HomeID{} }
 // Domain is the home's own domain (RFC 8375); it is never sent to an outside resolver.
 func (id HomeID) Domain() string { return id.String() + ".home.arpa" }
 
+// AppHost is the one host name of the companion app on the LAN: every node of the home
+// leads it to itself.
+func (id HomeID) AppHost() string { return "hallway-" + hex.EncodeToString(id[:4]) + ".local" }
+
 // MarshalText makes JSON show hexadecimal.
 func (id HomeID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 

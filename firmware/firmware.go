@@ -29,9 +29,13 @@ func Targets() []Target {
 	}
 }
 
+// Tags of what ships: HTTP/2 stays out of net/http (0.5 MiB), because the API speaks
+// over a local socket and web sockets need HTTP/1.1 anyway.
+const Tags = "nethttpomithttp2"
+
 // BuildArgs are the arguments of `go build` for what ships: no C, no paths, no symbols.
 func BuildArgs(version, out string) []string {
-	return []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", out, "./cmd/hallway"}
+	return []string{"build", "-tags", Tags, "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", out, "./cmd/hallway"}
 }
 
 // BuildEnv is what a target adds to the environment of `go build`.

@@ -340,11 +340,17 @@ func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 		a.refuse(req, tx, refusal{500, "CSeq Out Of Order"})
 		return
 	}
+	if !c.changing.TryLock() { // RFC 3261 section 14.2
+		a.refuse(req, tx, refusal{statusPending, "Request Pending"})
+		return
+	}
+	defer c.changing.Unlock()
 	answer, err := d.leg.Answer(c.ctx, req.Body())
 	if err != nil {
 		a.refuse(req, tx, ErrNoCommonCodec) // the session goes on unchanged
 		return
 	}
+	c.agree()
 	res := c.response(req, d, self, statusOK, "OK")
 	setSDP(res, answer)
 	if err := tx.Respond(res); err != nil {

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -214,7 +215,7 @@ func TestRosterEditReachesAllAndCutsOff(t *testing.T) {
 			n[0].flow(n[2].id, trust.ALPNSIP) == nil && n[1].flow(n[2].id, trust.ALPNSIP) == nil
 	})
 	n[2].knows(n[1])
-	_, err := n[2].dial(t.Context(), n[1].addr, n[1].id, trust.ALPNOverlay)
+	_, err := n[2].dial(t.Context(), n[1].addr, flowKey{n[1].id, trust.ALPNOverlay}, make(chan struct{}, 1))
 	if !errors.Is(err, ErrRefused) {
 		t.Fatalf("a removed node was answered: %v", err)
 	}
@@ -224,7 +225,7 @@ func TestStrangerIsRefused(t *testing.T) {
 	n := home(t, 1)
 	stranger := home(t, 1)[0]
 	for _, alpn := range []string{trust.ALPNOverlay, trust.ALPNSIP} {
-		if _, err := stranger.dial(t.Context(), n[0].addr, devices.NodeID{}, alpn); err == nil {
+		if _, err := stranger.dial(t.Context(), n[0].addr, flowKey{n[0].id, alpn}, make(chan struct{}, 1)); err == nil {
 			t.Fatalf("a stranger got a %s flow", alpn)
 		}
 	}
@@ -422,4 +423,36 @@ func strangerKey(t testing.TB) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// A peer known by several addresses, of which one leads nowhere and two lead to it, gets
+// one flow, which nobody replaces; a dial that nobody answers does not keep the peer out.
+func TestSeveralAddressesMakeOneFlow(t *testing.T) {
+	n := home(t, 2)
+	low, high := n[0], n[1]
+	if bytes.Compare(low.id[:], high.id[:]) > 0 {
+		low, high = high, low
+	}
+	nowhere := netip.AddrPortFrom(netip.MustParseAddr("127.99.0.1"), 9)
+	hole, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = hole.Close() })
+	proxy := newProxy(t, high.addr)
+	low.HintPrefix([8]byte(high.id[:8]), []netip.AddrPort{nowhere, high.addr, proxy.addr})
+	eventually(t, 5*time.Second, "they meet", func() bool { return low.reaches(high) && high.reaches(low) })
+	f, g := low.flow(high.id, trust.ALPNOverlay), high.flow(low.id, trust.ALPNOverlay)
+	eventually(t, 5*time.Second, "SIP follows", func() bool { return low.HasSIP(high.id) && high.HasSIP(low.id) })
+	if low.flow(high.id, trust.ALPNOverlay) != f || high.flow(low.id, trust.ALPNOverlay) != g {
+		t.Error("the first flow was replaced by another dial of the same peer")
+	}
+	// From a mute host's address the lower cannot be dialling the higher: who comes is let in.
+	low.drop(f, errReplaced)
+	low.mu.Lock()
+	low.peers[high.id].best, low.peers[high.id].own = netip.AddrPort{}, nil
+	low.peers[high.id].hints = []netip.AddrPort{unmap(hole.Addr().(*net.TCPAddr).AddrPort())}
+	low.mu.Unlock()
+	high.knows(low)
+	eventually(t, 8*time.Second, "the higher comes in", func() bool { return low.reaches(high) && high.reaches(low) })
 }

@@ -111,7 +111,7 @@ func (l *sipListener) wrap(f *flow) *sipConn {
 // served before rosters were compared.
 func (m *Mesh) serveSIP(f *flow) error {
 	select {
-	case <-m.gate:
+	case <-m.Synced():
 	case <-f.ctx.Done():
 		return context.Cause(f.ctx)
 	}
@@ -121,6 +121,7 @@ func (m *Mesh) serveSIP(f *flow) error {
 	c := m.sip.wrap(f)
 	select {
 	case m.sip.conns <- c:
+		f.served.Store(true)
 	case <-m.sip.done:
 		return net.ErrClosed
 	case <-f.ctx.Done():
@@ -150,12 +151,22 @@ func (m *Mesh) PeerByAddr(addr string) (devices.NodeID, bool) {
 	if r == nil {
 		return devices.NodeID{}, false
 	}
-	for id := range r.Members {
-		if ULA(id) == a.Addr() {
-			return id, true
+	idx := m.ulas.Load()
+	if idx == nil || idx.roster != r { // rosters never change once made
+		idx = &ulaIndex{roster: r, byAddr: make(map[netip.Addr]devices.NodeID, len(r.Members))}
+		for id := range r.Members {
+			idx.byAddr[ULA(id)] = id
 		}
+		m.ulas.Store(idx)
 	}
-	return devices.NodeID{}, false
+	id, ok := idx.byAddr[a.Addr()]
+	return id, ok
+}
+
+// ulaIndex finds the member behind a synthetic address; each request asks.
+type ulaIndex struct {
+	roster *devices.Roster
+	byAddr map[netip.Addr]devices.NodeID
 }
 
 // EnsureSIP returns once a SIP flow to the member is up, or says within 3 s that the
@@ -165,14 +176,14 @@ func (m *Mesh) EnsureSIP(ctx context.Context, id devices.NodeID) error {
 	defer cancel()
 	for ctx.Err() == nil {
 		live := m.flow(id, trust.ALPNOverlay) != nil
-		if live && m.flow(id, trust.ALPNSIP) != nil {
+		if f := m.flow(id, trust.ALPNSIP); live && f != nil && f.served.Load() {
 			return nil
 		}
 		m.mu.Lock()
 		p := m.peers[id]
 		var addrs []netip.AddrPort
 		if p != nil {
-			addrs = append(addrs, p.addrs...)
+			addrs = p.addrs()
 		}
 		m.mu.Unlock()
 		if p == nil {

@@ -249,7 +249,7 @@ func TestNamesRoundTrip(t *testing.T) {
 
 func TestEchoIsTakenOnce(t *testing.T) {
 	e, now := newEchoes(), time.Now()
-	p := packet{[]byte("x"), netip.MustParseAddrPort("10.0.0.1:5353"), 1}
+	p := packet{[]byte("x"), netip.MustParseAddrPort("10.0.0.1:5353"), 1, false}
 	e.sent(1, false, p.data, now)
 	e.sent(1, false, p.data, now)
 	for i, want := range []bool{true, true, false} {
@@ -287,16 +287,16 @@ func FuzzMessage(f *testing.F) {
 		e.report = func(sighting) {}
 		e.look()
 		e.browses["_hallway._tcp.local."] = &browse{"_hallway._tcp.local.", "_hallway._tcp.local.", "_hallway._tcp"}
-		r := &Registration{e: e, ready: map[int]bool{1: true}}
+		r := &Registration{e: e, ready: map[int]bool{1: true}, said: map[int]bool{1: true}}
 		r.want(tv("Mine", "mine"))
 		e.regs = append(e.regs, r)
 		off := netip.MustParseAddrPort("192.0.2.1:5353")
-		e.receive(packet{data, off, 1})
+		e.receive(packet{data, off, 1, false})
 		if e.cache.size != 0 || len(e.held) != 0 || len(e.lastSent) != 0 || len(e.limits.buckets) != 0 {
 			t.Fatal("a packet from off the link changed something")
 		}
 		for _, src := range []string{"10.0.0.2:5353", "10.0.0.2:4000", "[fe80::2%eth1]:5353"} {
-			e.receive(packet{data, netip.MustParseAddrPort(src), 1})
+			e.receive(packet{data, netip.MustParseAddrPort(src), 1, false})
 		}
 		e.show()
 		for range 5 {

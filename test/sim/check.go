@@ -1,19 +1,28 @@
 package sim
 
 import (
+	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"slices"
-
-	"bytes"
-	"crypto/sha256"
+	"time"
 
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/overlay"
 	"github.com/hallway-home/hallway/devices/trust"
+)
+
+const (
+	// onDisk is when what was heard last has been written.
+	onDisk = 200 * time.Millisecond
+	// clocksTold is when every clock has been told after its last jump (every tenth ping).
+	clocksTold = 11 * time.Second
+	// clocksAgree is how far the home's time may be off.
+	clocksAgree = 2 * time.Minute
 )
 
 // order of a record among those of its writer; hash settles a writer's contradiction.
@@ -36,7 +45,7 @@ func (w *World) check() error {
 		if !n.runs() {
 			continue
 		}
-		if err := errors.Join(w.checkLog(n), w.checkRecords(n), w.checkFlows(n)); err != nil {
+		if err := errors.Join(w.checkLog(n), w.checkRecords(n), w.checkEntries(n), w.checkFlows(n)); err != nil {
 			return fmt.Errorf("node %d: %w", n.i, err)
 		}
 	}
@@ -100,38 +109,22 @@ func (w *World) number(id devices.NodeID) int {
 	return slices.IndexFunc(w.nodes, func(n *node) bool { return n.id == id })
 }
 
-// checkRecords: what is stored is what is shown, signed, of members only, and no record
+// checkRecords: what is stored is signed; what is shown was said by a member and never
 // goes back or away.
 func (w *World) checkRecords(n *node) error {
-	shown := map[string]order{}
-	r := n.log.Roster()
-	var stored []overlay.Signed
-	err := n.store.View(func(tx devices.Tx) error {
-		return tx.Each(devices.BucketRecords, func(_ string, val []byte) error {
-			var s overlay.Signed
-			stored = append(stored, s)
-			return decoding.Unmarshal(val, &stored[len(stored)-1])
-		})
-	})
-	if err != nil {
+	if _, err := w.storedRecords(n); err != nil {
 		return err
 	}
-	for _, s := range stored {
-		rec, err := w.model.takeRecord(s)
-		if err != nil {
-			return err
-		}
-		if !r.Has(rec.Writer) {
-			return fmt.Errorf("it keeps a record of node %d, which does not belong", w.number(rec.Writer))
-		}
-		shown[fmt.Sprintf("%d %s", w.number(rec.Writer), rec.Kind)] = order{rec.Epoch, rec.Sequence, sha256.Sum256(s.Raw)}
-		w.remember(s)
-	}
+	r, shown := n.log.Roster(), map[string]order{}
 	for _, rec := range n.mesh.Records() {
-		k := fmt.Sprintf("%d %s", w.number(rec.Writer), rec.Kind)
-		if o, ok := shown[k]; !ok || o.epoch != rec.Epoch || o.sequence != rec.Sequence {
-			return fmt.Errorf("it shows a record that it does not store: %s", k)
+		k := w.name(rec)
+		if !r.Has(rec.Writer) || rec.Subject != rec.Writer.String() {
+			return fmt.Errorf("it shows the record %s about %s, whose writer may not write it", k, rec.Subject)
 		}
+		if !w.model.said[statement{rec.Writer, rec.Kind}][bodyOf(rec)] {
+			return fmt.Errorf("it shows a record %s that says %q, which was never said", k, bodyOf(rec))
+		}
+		shown[k] = orderOf(rec)
 	}
 	for k, was := range n.seen {
 		now, ok := shown[k]
@@ -146,6 +139,69 @@ func (w *World) checkRecords(n *node) error {
 	}
 	n.seen = shown
 	return nil
+}
+
+// checkEntries: each member's log is what it said, in order, without gaps.
+func (w *World) checkEntries(n *node) error {
+	all, err := n.mesh.Entries("")
+	if err != nil {
+		return err
+	}
+	r, logs, last := n.log.Roster(), map[devices.NodeID][]string{}, map[devices.NodeID]uint64{}
+	for _, e := range all {
+		body := bodyOf(e)
+		switch {
+		case !r.Has(e.Writer):
+			return fmt.Errorf("it keeps the log of node %d, which does not belong", w.number(e.Writer))
+		case !w.model.said[statement{e.Writer, kindEntry}][body]:
+			return fmt.Errorf("node %d never wrote %q into its log", w.number(e.Writer), body)
+		case last[e.Writer] != 0 && e.Sequence != last[e.Writer]+1:
+			return fmt.Errorf("the log of node %d has a gap before %d", w.number(e.Writer), e.Sequence)
+		}
+		last[e.Writer] = e.Sequence
+		logs[e.Writer] = append(logs[e.Writer], body)
+	}
+	n.logged = logs
+	return nil
+}
+
+// storedRecords checks every record in a node's store and says which it holds.
+func (w *World) storedRecords(n *node) (map[string]order, error) {
+	var stored []overlay.Signed
+	err := n.store.View(func(tx devices.Tx) error {
+		return tx.Each(devices.BucketRecords, func(_ string, val []byte) error {
+			var s overlay.Signed
+			err := decoding.Unmarshal(val, &s)
+			stored = append(stored, s)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	r, out := n.log.Roster(), map[string]order{}
+	for _, s := range stored {
+		rec, err := w.model.takeRecord(s)
+		if err != nil {
+			return nil, err
+		}
+		if !r.Has(rec.Writer) {
+			return nil, fmt.Errorf("it keeps a record of node %d, which does not belong", w.number(rec.Writer))
+		}
+		out[w.name(rec)] = order{rec.Epoch, rec.Sequence, sha256.Sum256(s.Raw)}
+		w.remember(s)
+	}
+	return out, nil
+}
+
+// name is that of a register, as people read it.
+func (w *World) name(r overlay.Record) string {
+	return fmt.Sprintf("%d %s", w.number(r.Writer), r.Kind)
+}
+
+func orderOf(r overlay.Record) order {
+	raw, _ := canonical().Marshal(r)
+	return order{r.Epoch, r.Sequence, sha256.Sum256(raw)}
 }
 
 func (w *World) remember(s overlay.Signed) {
@@ -187,6 +243,9 @@ func (w *World) agreed() error {
 		if !reflect.DeepEqual(n.seen, first.seen) {
 			return fmt.Errorf("nodes 0 and %d have different records: %v and %v", n.i, first.seen, n.seen)
 		}
+		if !reflect.DeepEqual(n.logged, first.logged) {
+			return fmt.Errorf("nodes 0 and %d have different logs: %v and %v", n.i, first.logged, n.logged)
+		}
 		live := n.mesh.Live()
 		for _, o := range all {
 			if o != n && !live[o.id].Reachable {
@@ -200,6 +259,9 @@ func (w *World) agreed() error {
 // final looks at what was agreed: one roster from one log, whatever the order, and of
 // each writer what it said last.
 func (w *World) final() error {
+	if err := errors.Join(w.settle(onDisk), w.agreed()); err != nil {
+		return err
+	}
 	all := w.members()
 	r := all[0].log.Roster()
 	for _, n := range all {
@@ -211,6 +273,19 @@ func (w *World) final() error {
 		if again, _ := trust.Fold(edits); !reflect.DeepEqual(again, r) {
 			return fmt.Errorf("the log of node %d folds to another roster in another order", n.i)
 		}
+		if stored, err := w.storedRecords(n); err != nil || !reflect.DeepEqual(stored, n.seen) {
+			return fmt.Errorf("node %d shows other records than it stores: %v and %v (%w)", n.i, n.seen, stored, err)
+		}
+	}
+	for writer, must := range w.model.entries {
+		have := all[0].logged[writer]
+		for _, body := range must {
+			at := slices.Index(have, body)
+			if at < 0 && slices.Contains(all, w.nodes[w.number(writer)]) {
+				return fmt.Errorf("the log of node %d lost %q, or its order: %v, it wrote %v", w.number(writer), body, have, must)
+			}
+			have = have[at+1:]
+		}
 	}
 	bodies := map[statement]string{}
 	for _, rec := range all[0].mesh.Records() {
@@ -220,6 +295,30 @@ func (w *World) final() error {
 		n := w.nodes[w.number(s.writer)]
 		if slices.Contains(all, n) && !want[bodies[s]] {
 			return fmt.Errorf("of node %d and %s all believe %q; it said %v last", n.i, s.kind, bodies[s], want)
+		}
+	}
+	return nil
+}
+
+// homeTime: if most clocks of the members are right, so is the time of the home.
+func (w *World) homeTime() error {
+	right, wrong, all := 0, 0, w.members()
+	for _, n := range all {
+		if n.clock.Load() == 0 {
+			right++
+		} else {
+			wrong++
+		}
+	}
+	if wrong == 0 || right <= wrong {
+		return nil
+	}
+	if err := w.settle(clocksTold); err != nil {
+		return err
+	}
+	for _, n := range all {
+		if t, known := n.mesh.HomeTime(); !known || time.Until(t).Abs() > clocksAgree {
+			return fmt.Errorf("node %d says it is %v (%v); most clocks say %v", n.i, t, known, time.Now())
 		}
 	}
 	return nil

@@ -20,6 +20,7 @@ type model struct {
 	intents map[string]bool               // what owners asked for
 	said    map[statement]map[string]bool // every body that a writer published
 	want    map[statement]map[string]bool // those that may be its newest; "" is none
+	entries map[devices.NodeID][]string   // of each writer's log, those that cannot be lost, in order
 	edits   map[trust.Hash]*edit          // what is in any log, by its content
 	records map[[32]byte]overlay.Record   // records whose signature was checked
 }
@@ -39,7 +40,7 @@ type edit struct {
 func newModel(keys map[devices.NodeID]*ecdsa.PublicKey, first devices.NodeID) *model {
 	return &model{
 		keys: keys, first: first, intents: map[string]bool{}, said: map[statement]map[string]bool{}, want: map[statement]map[string]bool{},
-		edits: map[trust.Hash]*edit{}, records: map[[32]byte]overlay.Record{},
+		entries: map[devices.NodeID][]string{}, edits: map[trust.Hash]*edit{}, records: map[[32]byte]overlay.Record{},
 	}
 }
 
@@ -57,11 +58,27 @@ func (m *model) publishes(w devices.NodeID, kind, body string, certain bool) {
 	m.want[s][body] = true
 }
 
+// kindEntry is the kind of all log entries.
+const kindEntry = "entry"
+
+// appends notes a log entry; one that a crash may have undone can be lost.
+func (m *model) appends(w devices.NodeID, body string, certain bool) {
+	s := statement{w, kindEntry}
+	if m.said[s] == nil {
+		m.said[s] = map[string]bool{}
+	}
+	m.said[s][body] = true
+	if certain {
+		m.entries[w] = append(m.entries[w], body)
+	}
+}
+
 // losesTail notes that a writer forgot: whatever it ever said, or nothing, may be its
 // newest statement until it speaks again.
 func (m *model) losesTail(w devices.NodeID) {
+	delete(m.entries, w)
 	for s, all := range m.said {
-		if s.writer != w {
+		if s.writer != w || s.kind == kindEntry {
 			continue
 		}
 		m.want[s] = map[string]bool{"": true}

@@ -14,6 +14,7 @@ type Op string
 // that does not) is left out, so that any part of a program is a program.
 const (
 	OpPublish Op = "publish" // A writes its record of kind B
+	OpAppend  Op = "append"  // A adds an entry to its log
 	OpAdmit   Op = "admit"   // A admits B as a device
 	OpRemove  Op = "remove"  // A removes B
 	OpRename  Op = "rename"  // A gives B a new name
@@ -27,6 +28,7 @@ const (
 	OpStart   Op = "start"   // A starts again
 	OpCopy    Op = "copy"    // A's store is copied
 	OpOld     Op = "old"     // A starts again with the last copy: the tail is lost
+	OpClock   Op = "clock"   // A's wall clock jumps by B hours
 	OpWeather Op = "weather" // delays up to A ms, B % loss
 	OpForge   Op = "forge"   // the hostile member attacks A by means B
 	OpKnock   Op = "knock"   // a stranger, and every removed key, knocks at A
@@ -92,7 +94,7 @@ func (p Program) step(r *rand.Rand) []Step {
 	case 3:
 		var out []Step
 		for range 3 + r.IntN(6) {
-			out = append(out, Step{OpPublish, r.IntN(p.Nodes), r.IntN(kinds), 0})
+			out = append(out, Step{[]Op{OpPublish, OpAppend}[r.IntN(2)], r.IntN(p.Nodes), r.IntN(kinds), 0})
 		}
 		return append(out, one(OpNothing, 0, 0))
 	case 4, 5:
@@ -114,7 +116,9 @@ func (p Program) step(r *rand.Rand) []Step {
 	case 14:
 		return []Step{one(OpKillAt, any, 1+r.IntN(6)), one(OpPublish, any, r.IntN(kinds)), one(OpNothing, 0, 0), one(OpStart, any, 0)}
 	case 15, 16:
-		return []Step{one(OpCopy, any, 0), one(OpPublish, any, r.IntN(kinds)), one(OpPublish, any, r.IntN(kinds)), one(OpKill, any, 0), one(OpOld, any, 0)}
+		return []Step{one(OpCopy, any, 0), one(OpPublish, any, r.IntN(kinds)), one([]Op{OpPublish, OpAppend}[r.IntN(2)], any, r.IntN(kinds)), one(OpKill, any, 0), one(OpOld, any, 0)}
+	case 21:
+		return []Step{one(OpClock, any, r.IntN(400_000)-200_000)}
 	case 17:
 		return []Step{one(OpWeather, 1+r.IntN(200), r.IntN(20))}
 	case 18:

@@ -101,7 +101,7 @@ func (w *World) settle(wait time.Duration) error {
 
 // apply does what a step says, if it fits.
 func (w *World) apply(s Step) error {
-	a, b := w.nodes[s.A%len(w.nodes)], w.nodes[s.B%len(w.nodes)]
+	a, b := w.nodes[s.A%len(w.nodes)], w.nodes[max(s.B, 0)%len(w.nodes)]
 	switch s.Op {
 	case OpHeal:
 		w.part(0)
@@ -109,6 +109,8 @@ func (w *World) apply(s Step) error {
 		w.part(s.B)
 	case OpWeather:
 		w.net.SetWeather(Weather{Delay: time.Duration(s.A) * time.Millisecond, Loss: float64(s.B) / 100})
+	case OpClock:
+		a.clock.Store(int64(s.B) * int64(time.Hour))
 	case OpStart, OpOld:
 		return w.start(a, s.Op == OpOld)
 	case OpForge:
@@ -122,6 +124,8 @@ func (w *World) apply(s Step) error {
 	switch s.Op {
 	case OpPublish:
 		w.publish(a, s.B)
+	case OpAppend:
+		w.append(a)
 	case OpAdmit:
 		return w.admit(a, b, devices.RoleDevice)
 	case OpRemove:
@@ -240,7 +244,7 @@ func (w *World) calm() (time.Duration, error) {
 		why := w.agreed()
 		took := time.Since(began)
 		if why == nil {
-			return took, w.final()
+			return took, errors.Join(w.final(), w.homeTime())
 		}
 		if took > calmTime {
 			return took, fmt.Errorf("not agreed %v after calm: %w", took, why)

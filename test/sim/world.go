@@ -13,7 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing/synctest"
 	"time"
 
@@ -68,8 +70,9 @@ type node struct {
 	addr   netip.AddrPort
 	host   *Host
 	dir    string
-	joined bool   // its store holds the home's log
-	copy   []byte // of its store, older
+	joined bool         // its store holds the home's log
+	clock  atomic.Int64 // how far its wall clock is off, in nanoseconds
+	copy   []byte       // of its store, older
 
 	store *devices.Store
 	log   *trust.Log
@@ -78,9 +81,10 @@ type node struct {
 	done  chan error
 	crash *crash
 
-	browse time.Time        // when it asks next who is there
-	pause  time.Duration    // until the one after
-	seen   map[string]order // what it last showed of each record
+	browse time.Time                   // when it asks next who is there
+	pause  time.Duration               // until the one after
+	seen   map[string]order            // what it last showed of each record
+	logged map[devices.NodeID][]string // and of each writer's log
 }
 
 func (n *node) runs() bool { return n.mesh != nil && !n.crash.happened() }
@@ -178,7 +182,10 @@ func (w *World) open(n *node) error {
 
 func (w *World) up(n *node) error {
 	logger := slog.New(slog.NewTextHandler(w.log.of(n.i), &slog.HandlerOptions{Level: slog.LevelInfo}))
-	mesh, err := overlay.New(overlay.Config{Key: n.key, Roster: n.log, Store: n.store, Network: n.host, Logger: logger})
+	mesh, err := overlay.New(overlay.Config{
+		Key: n.key, Roster: n.log, Store: n.store, Network: n.host, Logger: logger,
+		Clock: func() time.Time { return time.Now().Add(time.Duration(n.clock.Load())) }, Built: w.log.began,
+	})
 	if err != nil {
 		return err
 	}
@@ -187,7 +194,11 @@ func (w *World) up(n *node) error {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	n.mesh, n.stop, n.done = mesh, stop, make(chan error, 1)
-	go func() { n.done <- mesh.Run(ctx) }()
+	done := n.done
+	go func() {
+		defer close(done) // a crash ends Run without a word
+		done <- mesh.Run(ctx)
+	}()
 	go drain(mesh)
 	synctest.Wait()
 	n.browse, n.pause = time.Now(), time.Second
@@ -253,6 +264,11 @@ func (w *World) start(n *node, old bool) error {
 		n.seen = map[string]order{}
 		w.model.losesTail(n.id)
 	}
+	for k := range n.seen { // of others what came last may not be on disk yet; its own is
+		if !strings.HasPrefix(k, fmt.Sprintf("%d ", n.i)) {
+			delete(n.seen, k)
+		}
+	}
 	if err := w.open(n); err != nil {
 		return err
 	}
@@ -287,6 +303,15 @@ func (w *World) publish(n *node, kind int) {
 	w.model.publishes(n.id, name, body, false) // peers may see it before Publish returns
 	if certain, err := n.do(func() error { return n.mesh.Publish(name, record) }); certain && err == nil {
 		w.model.publishes(n.id, name, body, true)
+	}
+}
+
+// append adds an entry to the node's log.
+func (w *World) append(n *node) {
+	body := w.fresh()
+	w.model.appends(n.id, body, false)
+	if certain, err := n.do(func() error { return n.mesh.Append(kindEntry, body) }); certain && err == nil {
+		w.model.appends(n.id, body, true)
 	}
 }
 

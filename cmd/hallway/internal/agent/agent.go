@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +56,7 @@ type Agent struct {
 	dir     *devices.Directory
 	mdns    *mdns.Engine
 	tracker *discovery.Tracker
+	media   *rtc.Factory
 	sip     *sessions.Agent
 
 	mu      sync.Mutex
@@ -126,13 +129,13 @@ func (a *Agent) openSessions() error {
 	if sink.Pipeline, err = a.cfg.SinkPipeline(); err != nil {
 		return err
 	}
-	factory := rtc.New(rtc.Config{Endpoint: media.NewBox(source, sink, a.log), Interfaces: a.cfg.Interfaces, Logger: a.log})
+	a.media = rtc.New(rtc.Config{Endpoint: media.NewBox(source, sink, a.log), Interfaces: a.cfg.Interfaces, Logger: a.log})
 	auto := a.profile.Behaviour.AutoAnswer
 	if a.cfg.AutoAnswer != "profile" {
 		auto = a.cfg.AutoAnswer == "yes"
 	}
 	a.sip, err = sessions.New(sessions.Config{
-		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: factory,
+		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media,
 		Behaviour: a.profile.Behaviour, Capability: a.profile.Capabilities, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
 	})
 	return err
@@ -160,6 +163,7 @@ func (a *Agent) run(ctx context.Context) error {
 	start(a.followLive)
 	start(a.keepOwnRecord)
 	start(a.keepAnnounced)
+	start(a.followAddresses)
 	calls, cctx := errgroup.WithContext(inner)
 	context.AfterFunc(bctx, stopInner)
 	calls.Go(func() error { return a.sip.Run(cctx) })
@@ -232,7 +236,7 @@ func (a *Agent) followRecords(ctx context.Context) error {
 }
 
 func (a *Agent) takeRecord(r overlay.Record) {
-	if r.Kind != overlay.KindDevice {
+	if r.Kind != overlay.KindDevice || r.Gone() {
 		return
 	}
 	d, err := overlay.DecodeDevice(r)
@@ -255,11 +259,27 @@ func (a *Agent) followLive(ctx context.Context) error {
 	}
 }
 
+// restAfter: this long after the last call ended, its memory goes back to the system.
+const restAfter = 2 * time.Second
+
 func (a *Agent) followCalls(ctx context.Context) error {
-	for c := range a.sip.Watch(ctx) {
-		a.publish(api.Event{Kind: "call", Call: &c})
+	calls := a.sip.Watch(ctx)
+	rest := time.NewTimer(restAfter) // a start leaves garbage too
+	defer rest.Stop()
+	for {
+		select {
+		case c, ok := <-calls:
+			if !ok {
+				return nil
+			}
+			a.publish(api.Event{Kind: "call", Call: &c})
+			rest.Reset(restAfter)
+		case <-rest.C:
+			if !slices.ContainsFunc(a.sip.Calls(), func(c sessions.CallInfo) bool { return c.State != sessions.StateEnded }) {
+				debug.FreeOSMemory() // the runtime by itself would keep it for minutes; on a small machine others need it
+			}
+		}
 	}
-	return nil
 }
 
 // home returns the roster, or says that there is none.
