@@ -53,6 +53,7 @@ const removalWait = 24 * time.Hour
 var (
 	errMadeMeanwhile = errors.New("it removes a device that somebody else made an owner meanwhile")
 	errNoProposal    = errors.New("it agrees to nothing that was proposed")
+	errSelf          = errors.New("an owner has no say in what others propose about it")
 	errEarly         = errors.New("a lone owner removes another 24 hours after it proposed so, not earlier")
 	errOnce          = errors.New("this key is an owner's already, or was: who was made a device joins again with a new key to become an owner")
 	errNoOwner       = errors.New("it is no owner")
@@ -280,6 +281,9 @@ func (s *settler) entitled(p *power) error {
 		first := s.index[Hash(e.Proposal)]
 		if first == nil || first.edit.Op != OpPropose || !anc.has(first.index) || first.target != p.target {
 			return errNoProposal
+		}
+		if e.Signer == p.target || first.edit.Signer == p.target {
+			return errSelf // dated back, it would undo what this owner did before
 		}
 		if !s.ownerAt(first.edit.Signer, anc) {
 			return errSigner
