@@ -114,6 +114,7 @@ type folder struct {
 	root    *ecdsa.PublicKey
 	entries map[Hash]*entry // those that hang together with a first edit
 	order   []*entry        // the same, parents first
+	applied []*entry        // the same, as folded
 	kids    map[Hash][]*entry
 	ready   queue
 	voids   map[Hash]error
@@ -160,6 +161,7 @@ func newFolder(edits map[Hash]*parsed) *folder {
 }
 
 func (f *folder) apply(en *entry) {
+	f.applied = append(f.applied, en)
 	if err := f.effect(en); err != nil {
 		f.voids[en.hash] = err
 	}

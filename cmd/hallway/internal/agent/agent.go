@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -62,6 +63,9 @@ type Agent struct {
 	pair    api.PairState
 	subs    map[chan api.Event]struct{}
 	joining sync.Mutex // one joining at a time
+
+	builtAt  time.Time
+	lastTime atomic.Int64 // Unix seconds, see homeTime
 }
 
 // Run is one agent from its start to its end.
@@ -94,7 +98,10 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 		return nil, err
 	}
 	a.self = devices.NodeIDOf(&a.key.PublicKey)
-	if a.roster, err = trust.OpenLog(a.store); err != nil {
+	if err = a.loadHomeTime(); err != nil {
+		return nil, err
+	}
+	if a.roster, err = trust.OpenLog(a.store, trust.Options{HomeTime: a.homeTime}); err != nil {
 		return nil, err
 	}
 	a.mesh, err = overlay.New(overlay.Config{
@@ -132,7 +139,7 @@ func (a *Agent) openSessions() error {
 		auto = a.cfg.AutoAnswer == "yes"
 	}
 	a.sip, err = sessions.New(sessions.Config{
-		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: factory,
+		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: factory, Policy: a,
 		Behaviour: a.profile.Behaviour, Capability: a.profile.Capabilities, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
 	})
 	return err
@@ -160,6 +167,7 @@ func (a *Agent) run(ctx context.Context) error {
 	start(a.followLive)
 	start(a.keepOwnRecord)
 	start(a.keepAnnounced)
+	start(a.keepHomeTime)
 	calls, cctx := errgroup.WithContext(inner)
 	context.AfterFunc(bctx, stopInner)
 	calls.Go(func() error { return a.sip.Run(cctx) })
