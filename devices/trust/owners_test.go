@@ -1,9 +1,13 @@
 package trust
 
 import (
+	"crypto/ecdsa"
 	"errors"
 	"maps"
+	mrand "math/rand/v2"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -321,5 +325,119 @@ func TestRecovery(t *testing.T) {
 	}
 	if err := panel.Recover(code, mpanel.Node); err != nil { // it is an owner: nothing to do
 		t.Fatal(err)
+	}
+}
+
+// Two halves of a cut home edit through their logs, in seeded random programs, and heal: both
+// hold the same home, whoever speaks first, and a log opened anew folds to it too.
+func TestTwoHalvesAgree(t *testing.T) {
+	for seed := range uint64(25) {
+		r := mrand.New(mrand.NewPCG(seed, 3))
+		a, ka := home(t)
+		kb, mb := admit(t, a, ka, "Phone", devices.RoleOwner)
+		admit(t, a, ka, "Pad", devices.RoleOwner)
+		b := newLog(t)
+		if err := b.Adopt(a.Edits(), a.Roster().Home, mb.Node); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			for range r.IntN(12) {
+				randomChange(t, r, a, ka)
+				randomChange(t, r, b, kb)
+			}
+			first, second := a, b
+			if r.IntN(2) == 0 {
+				first, second = b, a
+			}
+			late := first.Since(second.Heads())
+			r.Shuffle(len(late), func(i, j int) { late[i], late[j] = late[j], late[i] })
+			for _, e := range late {
+				if _, err := second.Merge([]SignedEdit{e}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			share(t, second, first)
+			if !reflect.DeepEqual(a.Roster(), b.Roster()) {
+				t.Fatalf("seed %d: the halves hold\n%+v\n%+v", seed, a.Roster(), b.Roster())
+			}
+			again, err := OpenLog(b.store)
+			if err != nil || !reflect.DeepEqual(again.Roster(), a.Roster()) {
+				t.Fatalf("seed %d: opened anew: %v", seed, err)
+			}
+			if len(a.History()) != int(a.Roster().Epoch) {
+				t.Fatalf("seed %d: %d edits in the history", seed, len(a.History()))
+			}
+		}
+	}
+}
+
+// randomChange does one thing that a person may do; that it is refused is no error.
+func randomChange(t testing.TB, r *mrand.Rand, l *Log, key *ecdsa.PrivateKey) {
+	t.Helper()
+	var slugs []string
+	for _, m := range l.Roster().Members {
+		slugs = append(slugs, m.Slug)
+	}
+	slices.Sort(slugs)
+	slug := slugs[r.IntN(len(slugs))]
+	k := newKey(t)
+	switch r.IntN(8) {
+	case 0:
+		_, _ = l.Admit(key, Candidate{Key: devices.CompressedKey(&k.PublicKey), Name: "Panel", Room: "Hall"})
+	case 1:
+		_, _ = l.RemoveOrPropose(key, slug)
+	case 2:
+		_ = l.Change(key, slug, []devices.Role{devices.RoleOwner, devices.RoleDevice}[r.IntN(2)], "")
+	case 3:
+		_ = l.Rename(key, slug, "Thing", "Attic")
+	case 4:
+		_ = l.SetRule(key, devices.Rule{Subject: slug, Right: devices.RightCall, Who: []string{slugs[0]}})
+	case 5:
+		_ = l.Delete(key, "hall")
+	case 6:
+		_ = l.SetForeign(key, devices.Adopted{Name: "Gate", URI: "sip:7@192.0.2.7"})
+	case 7:
+		_ = l.SetGroup(key, "", "Down", []string{slug})
+	}
+}
+
+// Names that end are not given anew, and the rules about them end too.
+func TestNamesEnd(t *testing.T) {
+	l, owner := home(t)
+	_, m := admit(t, l, owner, "Panel", devices.RoleDevice)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(l.SetRule(owner, devices.Rule{Subject: "kitchen", Right: devices.RightDoor, Who: []string{"tv"}}))
+	must(l.SetForeign(owner, devices.Adopted{Name: "Gate", Class: devices.ClassDoorbell, URI: "sip:7@192.0.2.7", Speakers: []devices.NodeID{m.Node}}))
+	must(l.Rename(owner, "gate", "Garden gate", ""))
+	if got := l.Roster().Adopted["gate"]; got.Name != "Garden gate" || got.URI == "" || len(got.Speakers) != 1 {
+		t.Fatalf("%+v", got)
+	}
+	must(l.Delete(owner, "kitchen"))
+	must(l.Delete(owner, "gate"))
+	r := l.Roster()
+	if len(r.Rules) != 0 || len(r.Adopted) != 0 || r.Members[m.Node].Room != "" {
+		t.Fatalf("%+v", r)
+	}
+	must(l.SetRoom(owner, "Kitchen"))
+	must(l.SetRoom(owner, "Gate"))
+	if _, ok := l.Roster().Rooms["kitchen-2"]; !ok || len(l.Roster().Rooms) != 3 {
+		t.Fatalf("%+v", l.Roster().Rooms)
+	}
+	for what, err := range map[string]error{
+		"a device is no name to end":  l.Delete(owner, m.Slug),
+		"a rule on nothing":           l.SetRule(owner, devices.Rule{Subject: "kitchen", Right: devices.RightCall}),
+		"a rule that is not there":    l.DeleteRule(owner, devices.RuleKey{Subject: "all", Right: devices.RightCall}),
+		"a right that nobody knows":   l.SetRule(owner, devices.Rule{Subject: "all", Right: "fly"}),
+		"hours that are none":         l.SetRule(owner, devices.Rule{Subject: "all", Right: devices.RightCall, Hours: "late"}),
+		"an address that is too long": l.SetForeign(owner, devices.Adopted{Name: "x", URI: strings.Repeat("x", maxURI+1)}),
+	} {
+		if err == nil {
+			t.Error(what)
+		}
 	}
 }
