@@ -52,6 +52,9 @@ func (p *parsed) byRoot() bool { return p.edit.Signer == devices.NodeID(p.edit.H
 
 // checkSignature checks the edit against the key whose hash its Signer is.
 func (p *parsed) checkSignature(pub *ecdsa.PublicKey) error {
+	if pub == nil {
+		return ErrEditSignature // nobody knows the key that the signer's ID is the hash of
+	}
 	fits := func(sig []byte) bool { return VerifyRaw(pub, p.raw, sig) }
 	if !p.good && !slices.ContainsFunc(p.sigs, fits) { // check: roster signature
 		return ErrEditSignature

@@ -61,7 +61,7 @@ var (
 	errOutvoted      = errors.New("its signer was removed by a removal that counts before it")
 )
 
-// power is an edit that makes or unmakes an owner.
+// power is an edit that makes or unmakes a member or owner.
 type power struct {
 	*entry
 	index  int
@@ -111,6 +111,7 @@ type settler struct {
 	list    []*power
 	index   map[Hash]*power
 	anc     map[Hash]bits               // of every edit: which of list it descends from
+	joined  map[devices.NodeID][]*power // entitled edits that admit a device
 	made    map[devices.NodeID][]*power // entitled edits that make a key an owner
 	unmade  map[devices.NodeID][]*power // entitled removals
 	inForce []*power
@@ -129,7 +130,7 @@ func (f *folder) newSettler() *settler {
 	s := &settler{
 		f: f, first: first, root: root,
 		raw: map[devices.NodeID][]byte{}, names: map[devices.NodeID]string{}, keys: map[devices.NodeID]*ecdsa.PublicKey{},
-		index: map[Hash]*power{}, anc: map[Hash]bits{}, made: map[devices.NodeID][]*power{},
+		index: map[Hash]*power{}, anc: map[Hash]bits{}, made: map[devices.NodeID][]*power{}, joined: map[devices.NodeID][]*power{},
 		unmade: map[devices.NodeID][]*power{}, against: map[devices.NodeID][]*power{},
 	}
 	for _, en := range f.order {
@@ -157,18 +158,31 @@ func (f *folder) firstEdit() *entry {
 	return first
 }
 
-// powers says what an edit does to owners.
-func (s *settler) powers(en *entry) (makes, unmakes, proposes bool) {
+// effectKind is what an edit does to members, as far as settle cares.
+type effectKind int
+
+const (
+	nothing  effectKind = iota
+	joins               // a device is admitted
+	makes               // somebody is, or becomes, an owner
+	unmakes             // a member is removed, or an owner made a device
+	proposes            // an owner wants another one removed
+)
+
+func (s *settler) kind(en *entry) effectKind {
 	e := en.edit
-	switch e.Op {
-	case OpGenesis:
-		return en == s.first, false, false
-	case OpAdmit:
-		return e.Role == devices.RoleOwner, false, false
-	case OpChange:
-		return e.Role == devices.RoleOwner, e.Role == devices.RoleDevice, false
+	owner := e.Role == devices.RoleOwner
+	switch {
+	case en == s.first, e.Op == OpAdmit && owner, e.Op == OpChange && owner:
+		return makes
+	case e.Op == OpAdmit:
+		return joins
+	case e.Op == OpRemove, e.Op == OpAgree, e.Op == OpChange && e.Role == devices.RoleDevice:
+		return unmakes
+	case e.Op == OpPropose:
+		return proposes
 	}
-	return false, e.Op == OpRemove || e.Op == OpAgree, e.Op == OpPropose
+	return nothing
 }
 
 // look takes one edit, parents before children, and judges by its ancestors alone.
@@ -184,8 +198,8 @@ func (s *settler) look(en *entry) {
 	if en.edit.Home != s.first.edit.Home || en.edit.Version > 1 {
 		return
 	}
-	makes, unmakes, proposes := s.powers(en)
-	if !makes && !unmakes && !proposes {
+	kind := s.kind(en)
+	if kind == nothing {
 		return
 	}
 	p := &power{entry: en, index: len(s.list), root: en.byRoot(), target: en.edit.Node}
@@ -195,24 +209,40 @@ func (s *settler) look(en *entry) {
 	err := s.mayAct(en)
 	if err == nil {
 		p.family = s.family(en.edit.Signer, anc)
-		switch {
-		case makes && anyOf(s.made[p.target], anc):
-			err = errOnce
-		case proposes && !s.ownerAt(p.target, anc):
-			err = errNoOwner
-		case makes:
-			s.made[p.target] = append(s.made[p.target], p)
-		case unmakes:
-			if err = s.entitled(p); err == nil {
-				s.unmade[p.target] = append(s.unmade[p.target], p)
-			}
-		}
+		err = s.judge(p, kind)
 	}
 	s.f.verdict[en.hash] = err
 	if err == nil {
 		s.list = append(s.list, p)
 		s.index[en.hash] = p
 	}
+}
+
+// judge decides by its ancestors alone whether what an owner signed is possible.
+func (s *settler) judge(p *power, kind effectKind) error {
+	anc := s.anc[p.hash]
+	switch kind {
+	case joins:
+		s.joined[p.target] = append(s.joined[p.target], p)
+	case makes:
+		if anyOf(s.made[p.target], anc) {
+			return errOnce
+		}
+		if p.edit.Op == OpChange && !anyOf(s.joined[p.target], anc) {
+			return errNobody
+		}
+		s.made[p.target] = append(s.made[p.target], p)
+	case proposes:
+		if !s.ownerAt(p.target, anc) {
+			return errNoOwner
+		}
+	case unmakes:
+		if err := s.entitled(p); err != nil {
+			return err
+		}
+		s.unmade[p.target] = append(s.unmade[p.target], p)
+	}
+	return nil
 }
 
 // mayAct checks signature and signer of an edit about owners.
