@@ -3,6 +3,7 @@ package trust
 import (
 	"crypto/ecdsa"
 	"errors"
+	"fmt"
 	"maps"
 	mrand "math/rand/v2"
 	"reflect"
@@ -439,5 +440,45 @@ func TestNamesEnd(t *testing.T) {
 		if err == nil {
 			t.Error(what)
 		}
+	}
+}
+
+// A hostile owner fills the history with edits about owners, all dated back to one
+// place: the fold stays affordable, since every node does it for each further edit.
+func TestFloodOfRemovalsStaysAffordable(t *testing.T) {
+	tv, phone, pad, _ := kin(t)
+	own, _ := phone.admit(t, "Own", devices.RoleOwner)
+	tv.take(phone)
+	spy, old := newKey(t), phone.fold().r.Heads
+	ops := []func(i int) Edit{
+		func(int) Edit { return removal(own.key) },
+		func(i int) Edit { return Edit{Op: OpPropose, Node: idOf(pad.key), At: int64(i)} },
+		func(i int) Edit {
+			return Edit{Op: OpAdmit, Key: devices.CompressedKey(&spy.PublicKey), Role: devices.RoleOwner, Name: fmt.Sprint(i)}
+		},
+		func(i int) Edit {
+			return Edit{Op: OpRemove, Node: devices.NodeID{byte(i), byte(i >> 8)}, HomeKey: randomKey()}
+		},
+	}
+	all, home := maps.Clone(tv.edits), tv.fold().r.Home
+	var last Hash
+	for i := range MaxEdits - len(all) {
+		e := ops[i%len(ops)](i)
+		e.Version, e.Home, e.Signer, e.Parents = 1, home, idOf(phone.key), old
+		if i > MaxEdits/2 { // and a chain of them
+			e.Parents = []Hash{last}
+		}
+		p, err := sign(phone.key, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[p.hash], last = p, p.hash
+	}
+	start := time.Now()
+	r := fold(all, nil).r
+	took := time.Since(start)
+	t.Logf("%d edits fold in %v", len(all), took.Round(time.Millisecond))
+	if !r.Has(idOf(tv.key)) || !r.Has(idOf(pad.key)) || took > 5*time.Second {
+		t.Errorf("%v, %+v", took, r.Members)
 	}
 }
