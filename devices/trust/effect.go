@@ -226,7 +226,7 @@ func (f *folder) exists(slug string) bool {
 // forget deletes a name or a rule. The slug stays taken: an old URI must not come to mean
 // something else.
 func (f *folder) forget(e Edit) error {
-	ok := false
+	var ok bool
 	switch e.Kind {
 	case SubjectRule:
 		key := devices.RuleKey{Subject: e.Slug, Right: e.Right}

@@ -58,8 +58,9 @@ func (l *Log) now() (time.Time, bool) {
 // firstSeen adds proposals that have come to those known. Before home time is known they
 // stay out: Review dates them later.
 func (l *Log) firstSeen(fresh []*parsed) map[Hash]time.Time {
-	seen, now, ok := maps.Clone(l.seen), time.Time{}, false
-	if now, ok = l.now(); l.trustTimes {
+	seen := maps.Clone(l.seen)
+	now, ok := l.now()
+	if l.trustTimes {
 		now, ok = time.Unix(0, 0), true
 	}
 	for _, p := range fresh {
