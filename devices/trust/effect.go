@@ -203,6 +203,9 @@ func (f *folder) rule(e Edit) error {
 	if !slices.Contains(devices.Rights(), e.Right) {
 		return fmt.Errorf("%w %q", errUnknownRight, e.Right)
 	}
+	if _, ok := f.r.Groups[e.Slug]; ok {
+		return errRuleOnGroup
+	}
 	if e.Slug != devices.Everybody && !f.exists(e.Slug) {
 		return fmt.Errorf("%q: %w", e.Slug, ErrNotFound)
 	}
@@ -214,13 +217,12 @@ func (f *folder) rule(e Edit) error {
 	return nil
 }
 
-// exists reports whether a slug is in use now.
+// exists reports whether a rule can be about a slug.
 func (f *folder) exists(slug string) bool {
 	_, room := f.r.Rooms[slug]
-	_, group := f.r.Groups[slug]
 	_, person := f.r.Persons[slug]
 	_, foreign := f.r.Adopted[slug]
-	return room || group || person || foreign || slices.ContainsFunc(slices.Collect(maps.Values(f.r.Members)), func(m devices.Member) bool { return m.Slug == slug })
+	return room || person || foreign || slices.ContainsFunc(slices.Collect(maps.Values(f.r.Members)), func(m devices.Member) bool { return m.Slug == slug })
 }
 
 // forget deletes a name or a rule. The slug stays taken: an old URI must not come to mean

@@ -6,6 +6,7 @@ import (
 	"container/heap"
 	"crypto/ecdsa"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -29,6 +30,7 @@ var (
 	errUnknownTag = errors.New("this version does not know that kind of name")
 
 	errUnknownRight = errors.New("this version does not know the right")
+	errRuleOnGroup  = fmt.Errorf("%w: a rule is about a device, room, person or all; groups stand among those who have the right", ErrEditForm)
 	errRules        = errors.New("the home has 256 rules already; delete one first")
 )
 

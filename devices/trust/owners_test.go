@@ -237,8 +237,8 @@ func TestRemoveOrPropose(t *testing.T) {
 		t.Fatal(err)
 	}
 	kphone, mphone := admit(t, tv, ktv, "Phone", devices.RoleOwner)
-	kpad, mpad := admit(t, tv, ktv, "Pad", devices.RoleOwner)
-	phone, pad := c.log(t, tv, mphone.Node), c.log(t, tv, mpad.Node)
+	_, mpad := admit(t, tv, ktv, "Pad", devices.RoleOwner)
+	phone := c.log(t, tv, mphone.Node)
 	fast := &clock{at: c.at, known: true}
 	other := fast.log(t, tv, mpad.Node)
 
@@ -272,8 +272,14 @@ func TestRemoveOrPropose(t *testing.T) {
 			t.Fatal("they do not agree in the end")
 		}
 	}
-	_ = pad
-	_ = kpad
+	if l, err := OpenLog(other.store, Options{HomeTime: fast.now}); err != nil || l.Roster().Has(mpad.Node) {
+		t.Fatalf("after a restart it waits anew: %v", err)
+	}
+	// A device that joins trusts who admits it for what was waited out.
+	knew, mnew := admit(t, phone, kphone, "New", devices.RoleDevice)
+	if l := (&clock{}).log(t, phone, mnew.Node); l.Roster().Has(mpad.Node) || !l.Roster().Has(idOf(knew)) {
+		t.Fatalf("%+v", l.Roster().Members)
+	}
 }
 
 // A second owner's `remove` agrees, at once, without any clock.
@@ -429,6 +435,7 @@ func TestNamesEnd(t *testing.T) {
 	}
 	must(l.SetRoom(owner, "Kitchen"))
 	must(l.SetRoom(owner, "Gate"))
+	must(l.SetGroup(owner, "", "Everything", []string{"kitchen-2"}))
 	if _, ok := l.Roster().Rooms["kitchen-2"]; !ok || len(l.Roster().Rooms) != 3 {
 		t.Fatalf("%+v", l.Roster().Rooms)
 	}
@@ -436,6 +443,7 @@ func TestNamesEnd(t *testing.T) {
 		"a device is no name to end":  l.Delete(owner, m.Slug),
 		"a rule on nothing":           l.SetRule(owner, devices.Rule{Subject: "kitchen", Right: devices.RightCall}),
 		"a rule that is not there":    l.DeleteRule(owner, devices.RuleKey{Subject: "all", Right: devices.RightCall}),
+		"a rule on a group":           l.SetRule(owner, devices.Rule{Subject: "everything", Right: devices.RightCall}),
 		"a right that nobody knows":   l.SetRule(owner, devices.Rule{Subject: "all", Right: "fly"}),
 		"hours that are none":         l.SetRule(owner, devices.Rule{Subject: "all", Right: devices.RightCall, Hours: "late"}),
 		"an address that is too long": l.SetForeign(owner, devices.Adopted{Name: "x", URI: strings.Repeat("x", maxURI+1)}),

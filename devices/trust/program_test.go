@@ -137,7 +137,7 @@ func TestFoldIsIndependentOfOrder(t *testing.T) {
 // many owners of its own making, and whoever carries it to the others: nothing changes.
 func TestRemovedOwnerGainsNothing(t *testing.T) {
 	removed := map[string]int{}
-	for seed := range uint64(200) {
+	for seed := range uint64(100) {
 		c := newCrowd(t, seed)
 		for range 5 { // a tree of owners, each with a device
 			n := c.pick()

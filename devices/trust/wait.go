@@ -111,7 +111,7 @@ func (l *Log) Review() error {
 		return nil
 	}
 	f := fold(l.edits, l.waiting(l.edits, l.seen))
-	if old := l.Roster(); old == nil || len(f.r.Members) != len(old.Members) {
+	if old := l.Roster(); len(f.r.Removed) != len(old.Removed) || len(f.r.Members) != len(old.Members) {
 		l.publish(f.r)
 	}
 	return nil

@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -146,6 +146,9 @@ func (a *app) homeRecoverCmd() *cobra.Command {
 	return cmd
 }
 
+// maxCode bounds what is read as a code; with hyphens it has 34 characters.
+const maxCode = 100
+
 // askCode reads a line from standard input, on a terminal without showing it.
 func (a *app) askCode(ctx context.Context) (string, error) {
 	fd := int(os.Stdin.Fd())
@@ -161,24 +164,27 @@ func (a *app) askCode(ctx context.Context) (string, error) {
 			_, _ = fmt.Fprintln(a.err)
 		}()
 	}
-	type line struct {
-		text string
-		err  error
-	}
-	got := make(chan line, 1)
-	go func() { // a read of a terminal cannot be broken off; the process ends with the command
-		text, err := bufio.NewReader(os.Stdin).ReadString('\n')
-		got <- line{strings.TrimSpace(text), err}
-	}()
-	select {
-	case <-ctx.Done():
-		return "", ctx.Err()
-	case l := <-got:
-		if l.text == "" {
-			return "", usage(errors.Join(errors.New("no recovery code was given; type it, or pipe it in"), l.err))
+	// Polling keeps Ctrl-C working: a read of a terminal cannot be broken off.
+	var text []byte
+	for !bytes.HasSuffix(text, []byte("\n")) && len(text) < maxCode {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
+		if ctx.Err() != nil {
+			return "", ctx.Err()
 		}
-		return l.text, nil
+		if n == 0 || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		var one [1]byte
+		if n, err := os.Stdin.Read(one[:]); n == 0 || err != nil {
+			break
+		}
+		text = append(text, one[0])
 	}
+	code := strings.TrimSpace(string(text))
+	if code == "" {
+		return "", usage(errors.New("no recovery code was given; type it, or pipe it in"))
+	}
+	return code, nil
 }
 
 func (a *app) homeRenameCmd() *cobra.Command {
