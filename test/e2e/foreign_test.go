@@ -3,7 +3,10 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -179,5 +182,38 @@ func tableAndWatch(t *testing.T, n *node, render *peers.Program) {
 		if e.Change.Kind == "removed" && e.Change.Foreign.Name == "Den player" {
 			return
 		}
+	}
+}
+
+// Each protocol can be switched off: its port is then not even open.
+func TestProtocolsAreSwitchedOff(t *testing.T) {
+	l := newLab(t)
+	ports := map[string]string{"mdns": ":14E9 ", "ssdp": ":076C ", "ws-discovery": ":0E76 "} // 5353, 1900, 3702
+	for off := range ports {
+		file := filepath.Join(t.TempDir(), "hallway.yaml")
+		if err := os.WriteFile(file, []byte("discovery: {"+off+": false}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n := newNode(t, l, "without "+off, "panel", "", "--config", file).start()
+		open := func() string {
+			var all string
+			for _, f := range []string{"udp", "udp6"} {
+				b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", n.pid(), f))
+				if err != nil {
+					t.Fatal(err)
+				}
+				all += string(b)
+			}
+			return all
+		}
+		for p, port := range ports {
+			if p != off {
+				n.eventually(5*time.Second, p+" is spoken", func() bool { return strings.Contains(open(), port) })
+			}
+		}
+		if strings.Contains(open(), ports[off]) {
+			t.Errorf("%s is switched off, and its port is open:\n%s", off, open())
+		}
+		n.stop()
 	}
 }
