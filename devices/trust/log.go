@@ -25,6 +25,7 @@ var (
 	ErrFull       = errors.New("the home is full: 128 devices belong already; remove one first")
 	ErrSenior     = errors.New("this device did not make that one an owner, so it cannot end that alone; a second owner must agree")
 	ErrNoSecond   = errors.New("one of the two owners was made an owner by the other, so they count as one")
+	ErrRule       = errors.New("this rule cannot be made")
 	ErrRecovery   = errors.New("this recovery code belongs to another home")
 	ErrLogFull    = errors.New("the home's history is full; only removals are still possible, make a new home")
 	ErrLastOwner  = errors.New("the last owner cannot be removed; make another device an owner first")
