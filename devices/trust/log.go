@@ -46,6 +46,8 @@ type Log struct {
 	watch   map[chan struct{}]struct{}
 
 	homeTime   func() (time.Time, bool)
+	awakeUntil time.Time          // this node was off from then
+	opened     time.Time          // until then; zero if home time was not known
 	seen       map[Hash]time.Time // home time at which a proposal came, see waiting
 	trustTimes bool               // what comes now was waited out elsewhere
 }
@@ -55,6 +57,9 @@ type Options struct {
 	// HomeTime is the time that the home agrees on, and whether it is known. Without it a
 	// lone owner's removal of another owner never takes force here.
 	HomeTime func() (time.Time, bool)
+	// AwakeUntil is the last home time at which this node is known to have run before it
+	// was opened now; zero if that is not known.
+	AwakeUntil time.Time
 }
 
 // OpenLog loads the stored log.
@@ -64,7 +69,8 @@ func OpenLog(store *devices.Store, opt ...Options) (*Log, error) {
 		signers: newSigners(), watch: map[chan struct{}]struct{}{},
 	}
 	for _, o := range opt {
-		l.homeTime = o.HomeTime
+		l.homeTime, l.awakeUntil = o.HomeTime, o.AwakeUntil
+		l.opened, _ = l.now()
 	}
 	if err := store.View(l.load); err != nil {
 		return nil, fmt.Errorf("a stored roster edit is damaged (%w); remove the data folder and let the device join again", err)

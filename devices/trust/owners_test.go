@@ -282,6 +282,53 @@ func TestRemoveOrPropose(t *testing.T) {
 	}
 }
 
+// A node that slept through the whole wait takes the word of the edit when it starts, and
+// only then, and only for the time that it slept.
+func TestSleeperIsNoWitness(t *testing.T) {
+	start := time.Unix(2e9, 0)
+	for what, c := range map[string]struct {
+		asleep  time.Duration // before the start
+		age     time.Duration // of the proposal at the start
+		arrives time.Duration // after the start
+		out     bool
+	}{
+		"slept through":           {72 * time.Hour, 48 * time.Hour, time.Minute, true},
+		"was awake when proposed": {24 * time.Hour, 48 * time.Hour, time.Minute, false},
+		"hears of it much later":  {72 * time.Hour, 48 * time.Hour, time.Hour, false},
+		"slept, but too young":    {72 * time.Hour, 12 * time.Hour, time.Minute, false},
+		"never slept":             {0, 48 * time.Hour, time.Minute, false},
+	} {
+		tv, phone, pad, _ := kin(t)
+		home := tv.fold().r.Home
+		p := phone.propose(t, pad.key, start.Add(-c.age).Unix())
+		q := phone.agree(t, p, start.Add(-c.age+removalWait).Unix())
+		k := &clock{at: start, known: true}
+		opt := Options{HomeTime: k.now}
+		if c.asleep > 0 {
+			opt.AwakeUntil = start.Add(-c.asleep)
+		}
+		s, err := devices.OpenStore(t.TempDir(), devices.StoreOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close() }()
+		l, err := OpenLog(s, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Adopt(tv.list(), home, idOf(tv.key)); err != nil {
+			t.Fatal(err)
+		}
+		k.at = k.at.Add(c.arrives)
+		if n, err := l.Merge([]SignedEdit{p.signed(), q.signed()}); n != 2 || err != nil {
+			t.Fatal(n, err)
+		}
+		if out := !l.Roster().Has(idOf(pad.key)); out != c.out {
+			t.Errorf("%s: out is %v", what, out)
+		}
+	}
+}
+
 // A second owner's `remove` agrees, at once, without any clock.
 func TestSecondOwnerAgrees(t *testing.T) {
 	tv, ktv := home(t)

@@ -101,7 +101,7 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 	if err = a.loadHomeTime(); err != nil {
 		return nil, err
 	}
-	if a.roster, err = trust.OpenLog(a.store, trust.Options{HomeTime: a.homeTime}); err != nil {
+	if a.roster, err = trust.OpenLog(a.store, trust.Options{HomeTime: a.homeTime, AwakeUntil: a.awakeUntil()}); err != nil {
 		return nil, err
 	}
 	a.mesh, err = overlay.New(overlay.Config{

@@ -234,6 +234,14 @@ func (a *Agent) loadHomeTime() error {
 	})
 }
 
+// awakeUntil is when this node last stored the time before it started now.
+func (a *Agent) awakeUntil() time.Time {
+	if at := a.lastTime.Load(); at > 0 {
+		return time.Unix(at, 0)
+	}
+	return time.Time{}
+}
+
 // keepHomeTime stores the time now and then, and lets the roster look at what waits.
 func (a *Agent) keepHomeTime(ctx context.Context) error {
 	tick := time.NewTicker(reviewEvery)
