@@ -103,9 +103,9 @@ func TestOwnersCannotRemoveEachOther(t *testing.T) {
 // the same right: what is against the head of a family counts before what the head made.
 func TestRemovedHeadCannotUseItsFamily(t *testing.T) {
 	tv, phone, pad, _ := kin(t)
-	base := &replica{tv.key, maps.Clone(tv.edits)}
+	base := maps.Clone(tv.edits)
 	for range 12 { // some hash is lower than that of the removal
-		gang := &replica{tv.key, maps.Clone(base.edits)}
+		gang := &replica{tv.key, maps.Clone(base)}
 		one, _ := gang.admit(t, "Spy", devices.RoleOwner)
 		two, _ := gang.admit(t, "Spy", devices.RoleOwner)
 		one.take(gang)
