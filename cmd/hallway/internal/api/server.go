@@ -46,7 +46,7 @@ func statusOf(err error) int {
 		return http.StatusForbidden
 	case is(trust.ErrNoHome, sessions.ErrNoHome, trust.ErrHomeExists, sessions.ErrNotRinging, sessions.ErrAlone, pairing.ErrBusy, pairing.ErrClosed, trust.ErrFull):
 		return http.StatusConflict
-	case is(pairing.ErrCode, trust.ErrCode, trust.ErrEditForm, trust.ErrEditSize, ErrInput):
+	case is(pairing.ErrCode, trust.ErrCode, trust.ErrEditForm, trust.ErrEditSize, trust.ErrRule, ErrInput):
 		return http.StatusUnprocessableEntity
 	case is(sessions.ErrTooMany, pairing.ErrGuessing):
 		return http.StatusTooManyRequests
