@@ -22,10 +22,18 @@ func (g *gate) look() { g.poke.look() }
 // back shuts the gate when the first flow comes to a node that was alone: rosters may
 // have changed meanwhile. Mesh.mu is held.
 func (g *gate) back() {
-	if g.alone && g.open {
-		g.ch, g.open = make(chan struct{}), false
+	if g.alone {
+		g.shut()
 	}
 	g.alone = false
+	g.look()
+}
+
+// shut lets nobody pass until keepGate opens it again. Mesh.mu is held.
+func (g *gate) shut() {
+	if g.open {
+		g.ch, g.open = make(chan struct{}), false
+	}
 	g.look()
 }
 

@@ -90,6 +90,7 @@ type Mesh struct {
 	entries  feed // of log entries
 	heard    map[devices.NodeID]time.Time
 	gate     gate
+	sleep    sleep
 	diskWake chan struct{} // addresses are to be saved
 	moved    chan struct{} // closed and replaced when our addresses changed
 	wg       sync.WaitGroup
@@ -169,6 +170,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	m.mu.Lock()
 	m.ctx, m.started = ctx, time.Now()
 	m.mu.Unlock()
+	m.stayedAwake(true)
 	m.spawn(m.acceptLoop)
 	m.spawn(m.tick)
 	m.spawn(m.followRoster)
@@ -241,6 +243,7 @@ func (m *Mesh) tick() {
 			return
 		case now := <-ping.C:
 			n++
+			m.stayedAwake(true)
 			m.ping(now, n%clockEvery == 0)
 			m.expire(now)
 		case <-digest.C:

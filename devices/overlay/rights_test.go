@@ -106,6 +106,18 @@ func TestForeignDeviceNeedsASpeaker(t *testing.T) {
 			t.Errorf("a statement about %q gave %v", subject, err)
 		}
 	}
+	about := func(slug string) Signed {
+		return a.seal(t, func(r *Record) { r.Subject, r.Kind = slug, "foreign" })
+	}
+	r := *b.roster()
+	r.Adopted = map[string]devices.Adopted{"renderer": {Slug: "renderer", Speakers: []devices.NodeID{a.self}}, "porch": {Slug: "porch", Speakers: []devices.NodeID{b.self}}}
+	b.roster = func() *devices.Roster { return &r }
+	if _, _, err := b.accept(about("renderer")); err != nil {
+		t.Errorf("its speaker is refused: %v", err)
+	}
+	if _, _, err := b.accept(about("porch")); !errors.Is(err, ErrRecordWriter) {
+		t.Errorf("the speaker of another thing gave %v", err)
+	}
 }
 
 func FuzzBinding(f *testing.F) {

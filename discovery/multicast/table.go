@@ -152,6 +152,9 @@ func (t *Table) show(id string) {
 	now.Addrs = slices.Compact(addrs)
 	if x.shown != nil {
 		before := *x.shown
+		if now.Seen.Before(before.Seen) { // the newest way is gone
+			now.Seen = before.Seen
+		}
 		before.Seen = now.Seen
 		if reflect.DeepEqual(before, now) && now.Seen.Sub(x.shown.Seen) < againEvery {
 			return

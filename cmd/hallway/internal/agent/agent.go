@@ -69,6 +69,7 @@ type Agent struct {
 	pair    api.PairState
 	subs    map[chan api.Event]struct{}
 	joining sync.Mutex // one joining at a time
+
 }
 
 // Run is one agent from its start to its end.
@@ -101,7 +102,7 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 		return nil, err
 	}
 	a.self = devices.NodeIDOf(&a.key.PublicKey)
-	if a.roster, err = trust.OpenLog(a.store); err != nil {
+	if a.roster, err = trust.OpenLog(a.store, trust.Options{HomeTime: a.homeTime}); err != nil {
 		return nil, err
 	}
 	a.mesh, err = overlay.New(overlay.Config{
@@ -139,7 +140,7 @@ func (a *Agent) openSessions() error {
 		auto = a.cfg.AutoAnswer == "yes"
 	}
 	a.sip, err = sessions.New(sessions.Config{
-		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media,
+		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media, Policy: a,
 		Behaviour: a.profile.Behaviour, Capability: a.profile.Capabilities, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
 		Examine: a.answerDoctor,
 	})
@@ -168,6 +169,7 @@ func (a *Agent) run(ctx context.Context) error {
 	start(a.followLive)
 	start(a.keepOwnRecord)
 	start(a.followAddresses)
+	start(a.reviewRoster)
 	calls, cctx := errgroup.WithContext(inner)
 	context.AfterFunc(bctx, stopInner)
 	calls.Go(func() error { return a.sip.Run(cctx) })
