@@ -37,6 +37,7 @@ func (c *cable) set(cut []netip.AddrPort) {
 
 // A LAN cut in two: both halves go on, and joined again they agree within 5 s (A12).
 func TestCutAndHealedHalvesAgree(t *testing.T) {
+	t.Parallel()
 	cables := map[*node]*cable{}
 	n := home(t, 4, func(x *node) { cables[x] = &cable{}; x.cfg.Network = cables[x] })
 	meet(t, n...)

@@ -225,6 +225,7 @@ func TestRosterEditReachesAllAndCutsOff(t *testing.T) {
 // All that two full logs and all registers of their writers hold, the most that an
 // honest exchange brings, is neither cut nor complained about.
 func TestHonestBulkPasses(t *testing.T) {
+	t.Parallel()
 	logs := &counted{Handler: slog.DiscardHandler}
 	n := home(t, 3, func(x *node) { x.Mesh.log = slog.New(logs); x.table.log = x.Mesh.log })
 	for _, x := range n[:2] {
@@ -265,6 +266,7 @@ func onlyOf(x, w *node) *table {
 
 // A hello that a node had no patience for is made up for by the next digest.
 func TestRosterIsRepairedByTheDigest(t *testing.T) {
+	t.Parallel()
 	n := home(t, 2)
 	meet(t, n...)
 	l := n[1].peers[n[0].id].limits
@@ -295,6 +297,7 @@ func TestStrangerIsRefused(t *testing.T) {
 }
 
 func TestSilentPeerIsUnreachable(t *testing.T) {
+	t.Parallel()
 	n := home(t, 2)
 	proxy := newProxy(t, n[1].addr)
 	n[0].HintPrefix([8]byte(n[1].id[:8]), []netip.AddrPort{proxy.addr})
@@ -337,6 +340,7 @@ func TestSIPFlowCarriesBytesUnderSyntheticAddresses(t *testing.T) {
 }
 
 func TestEnsureSIPSaysUnreachableInTime(t *testing.T) {
+	t.Parallel()
 	n := home(t, 2)
 	meet(t, n...)
 	n[1].stop()
