@@ -37,6 +37,7 @@ type row struct {
 func main() {
 	binary := flag.String("hallway", "build/hallway", "program to measure")
 	out := flag.String("out", "build/bench.json", "file for the figures")
+	testing.Init() // meshes runs its bubble as a test
 	flag.Parse()
 	if err := run(*binary, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -59,6 +60,10 @@ func run(binary, out string) error {
 	}
 	more, err := home(binary)
 	if err != nil {
+		return err
+	}
+	rows = append(rows, more...)
+	if more, err = meshes(); err != nil {
 		return err
 	}
 	rows = append(rows, more...)
