@@ -33,6 +33,7 @@ func ULA(id devices.NodeID) netip.Addr {
 // sipConn is an adopted flow as the SIP library sees it.
 type sipConn struct {
 	net.Conn
+	fresh         func() error // what was read may be passed on
 	local, remote net.Addr
 	closed        chan struct{}
 	once          sync.Once
@@ -43,6 +44,17 @@ func (c *sipConn) LocalAddr() net.Addr { return c.local }
 
 // RemoteAddr is the peer's synthetic address.
 func (c *sipConn) RemoteAddr() net.Addr { return c.remote }
+
+// Read passes on nothing that came while this node slept.
+func (c *sipConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		if err := c.fresh(); err != nil {
+			return 0, err
+		}
+	}
+	return n, err
+}
 
 // Write bounds a peer that no longer reads.
 func (c *sipConn) Write(b []byte) (int, error) {
@@ -110,6 +122,7 @@ func (l *sipListener) wrap(f *flow) *sipConn {
 // serveSIP lends a flow to the SIP library until either side is done with it. Nobody is
 // served before rosters were compared.
 func (m *Mesh) serveSIP(f *flow) error {
+	m.stayedAwake(false)
 	select {
 	case <-m.Synced():
 	case <-f.ctx.Done():
@@ -119,6 +132,7 @@ func (m *Mesh) serveSIP(f *flow) error {
 		return trust.ErrStranger
 	}
 	c := m.sip.wrap(f)
+	c.fresh = func() error { return m.fresh(f) }
 	select {
 	case m.sip.conns <- c:
 		f.served.Store(true)

@@ -23,13 +23,13 @@ import (
 )
 
 const (
-	crowd   = 50  // nodes
+	places  = 50  // nodes
 	changed = 200 // records that change at once
 	cutFor  = 10 * time.Minute
 )
 
 // meshes measures the overlay alone, many nodes in this process.
-func meshes() ([]row, error) {
+func meshes(string) ([]row, error) {
 	root, err := memoryFolder()
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func meshes() ([]row, error) {
 	}
 	return []row{
 		{Name: "10-minute cut to agreement, slowest, virtual", Value: heal.Seconds(), Unit: "s", Budget: 5},
-		{Name: fmt.Sprintf("%d records at once in %d nodes, one process", changed, crowd), Value: spread.Seconds(), Unit: "s", Budget: 5},
+		{Name: fmt.Sprintf("%d records at once in %d nodes, one process", changed, places), Value: spread.Seconds(), Unit: "s", Budget: 5},
 	}, nil
 }
 
@@ -99,7 +99,7 @@ func spreads(root string) (took time.Duration, err error) {
 			err = errors.Join(err, p.store.Close())
 		}
 	}()
-	for i := range crowd {
+	for i := range places {
 		p, err := openPlace(filepath.Join(root, fmt.Sprint(i)))
 		if err != nil {
 			return 0, err
@@ -111,8 +111,8 @@ func spreads(root string) (took time.Duration, err error) {
 	}
 	began := time.Now()
 	for i := range changed {
-		p := all[i%crowd]
-		if err := p.mesh.Publish(fmt.Sprint("kind", i/crowd), fmt.Sprintf("%0200d", i)); err != nil {
+		p := all[i%places]
+		if err := p.mesh.Publish(fmt.Sprint("kind", i/places), fmt.Sprintf("%0200d", i)); err != nil {
 			return 0, err
 		}
 	}
