@@ -10,6 +10,8 @@ GOLANGCI_VERSION := v2.15.0
 KEEP ?=
 FUZZTIME ?= 2m
 SOAK ?= 5m
+SIM_SEEDS ?= 10000
+HOSTILE ?= 10m
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo clips test unit e2e soak fuzz bench lint fmt cross deps clean
@@ -17,7 +19,7 @@ SOAK ?= 5m
 help: ## show this list
 	@printf 'Hallway: the screens, cameras and speakers of a home call each other by name.\n\n'
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
-	@printf '\n  KEEP=1 leaves the demo running; FUZZTIME=20s and SOAK=30s shorten the long runs.\n'
+	@printf '\n  KEEP=1 leaves the demo running; FUZZTIME=20s, SIM_SEEDS=300, HOSTILE=20s and SOAK=30s shorten the long runs.\n'
 
 build: ## build/hallway, as it ships
 	@mkdir -p $(BUILD)
@@ -41,8 +43,8 @@ e2e: ## tests between processes in network namespaces (root)
 fuzz: ## each fuzz target for FUZZTIME
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz
 
-soak: fuzz ## fuzz targets, then calls for SOAK without growing
-	HALLWAY_SOAK=$(SOAK) scripts/test soak
+soak: fuzz ## fuzz targets, SIM_SEEDS simulated homes, calls and churn for SOAK, attacks for HOSTILE
+	HALLWAY_SIM_SEEDS=$(SIM_SEEDS) HALLWAY_SOAK=$(SOAK) HALLWAY_CHURN=$(SOAK) HALLWAY_HOSTILE=$(HOSTILE) scripts/test soak
 
 bench: deps build ## the budgets, measured: a table and build/bench.json
 	$(GO) run ./test/bench -hallway $(BUILD)/hallway -out $(BUILD)/bench.json
@@ -73,8 +75,3 @@ deps: ## install what is missing (apt, as root or with sudo), or say what is
 
 clean: ## remove what was built
 	rm -rf $(BUILD)
-
-# In a soak the crowd comes and goes, and the hostile programs go on, for this long.
-HOSTILE ?= 10m
-soak: export HALLWAY_CHURN = $(SOAK)
-soak: export HALLWAY_HOSTILE = $(HOSTILE)

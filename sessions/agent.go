@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -31,6 +32,7 @@ type Agent struct {
 	dialogs map[dialogKey]*Call
 	watch   map[chan CallInfo]struct{}
 	rate    map[devices.NodeID]*bucket
+	exams   chan struct{} // one token for each examination that runs here
 	wg      sync.WaitGroup
 }
 
@@ -45,6 +47,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger, gate: newGate(),
 		calls: map[string]*Call{}, dialogs: map[dialogKey]*Call{}, watch: map[chan CallInfo]struct{}{}, rate: map[devices.NodeID]*bucket{},
+		exams: make(chan struct{}, maxExams),
 	}
 	quiet := slog.New(slog.DiscardHandler) // it logs each peer's misbehaviour as an error
 	a.tpl = sip.NewTransportLayer(noResolver(), sip.NewParser(), nil,
@@ -226,10 +229,18 @@ func (a *Agent) call(id string) (*Call, error) {
 	if c, ok := a.calls[id]; ok {
 		return c, nil
 	}
-	for _, c := range a.calls { // a unique beginning is enough for people
-		if len(id) >= 4 && len(c.id) > len(id) && c.id[:len(id)] == id {
-			return c, nil
+	var found []*Call // a unique beginning is enough for people
+	for _, c := range a.calls {
+		if len(id) >= 4 && strings.HasPrefix(c.id, id) {
+			found = append(found, c)
 		}
+	}
+	switch len(found) {
+	case 0:
+	case 1:
+		return found[0], nil
+	default:
+		return nil, fmt.Errorf("%w: %d calls begin with %q; give more of it", ErrNoSuchCall, len(found), id)
 	}
 	return nil, fmt.Errorf("%w: %q; `hallway calls` lists them", ErrNoSuchCall, id)
 }

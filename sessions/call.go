@@ -39,6 +39,15 @@ type ending struct {
 	missed bool
 }
 
+// unanswered is the status of an INVITE whose call ends before anybody decided: 487 when
+// the caller ended it (RFC 3261 section 15.1.2), else 503.
+func (e ending) unanswered() int {
+	if e.code == statusOK && !e.bye {
+		return statusCancelled
+	}
+	return sip.StatusServiceUnavailable
+}
+
 func (a *Agent) newCall(id, direction string, state State, from, to devices.AOR) *Call {
 	c := &Call{
 		a: a, id: id, freed: make(chan struct{}),

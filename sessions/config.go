@@ -65,6 +65,9 @@ type Config struct {
 	AutoAnswer bool                  // the owner's rule for this device
 	Version    string
 	Logger     *slog.Logger // nil discards
+	// Examine answers a question of another member's doctor, a body of QuestionType; nil
+	// refuses. It is called for few members at a time, and its context is bounded.
+	Examine func(ctx context.Context, from devices.Device, question []byte) (answer []byte, err error)
 }
 
 // Errors of the methods.

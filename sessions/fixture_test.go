@@ -330,7 +330,7 @@ func (h *house) dirMembers() map[devices.NodeID]bool {
 // fakeMedia counts what is open; its session description names what flows.
 type fakeMedia struct {
 	open, living, starts atomic.Int64
-	noCodec              atomic.Bool
+	noCodec, blocked     atomic.Bool
 	slow                 atomic.Int64 // nanoseconds that Answer takes
 	mu                   sync.Mutex
 	legs                 []*fakeLeg
@@ -434,7 +434,16 @@ func (l *fakeLeg) Media() []MediaState {
 }
 func (l *fakeLeg) Stats() LegStats       { return LegStats{} }
 func (l *fakeLeg) Done() <-chan struct{} { return l.done }
-func (l *fakeLeg) Err() error            { return l.err }
+
+// Connected is at once, or never when the path is blocked.
+func (l *fakeLeg) Connected() <-chan struct{} {
+	ch := make(chan struct{})
+	if !l.m.blocked.Load() {
+		close(ch)
+	}
+	return ch
+}
+func (l *fakeLeg) Err() error { return l.err }
 
 func (l *fakeLeg) Broken() <-chan struct{} { return l.broken }
 

@@ -1,9 +1,6 @@
 package sessions
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -80,7 +77,7 @@ func (a *Agent) onRequest(req *sip.Request, tx *sip.ServerTx) {
 	case sip.CANCEL: // its INVITE is gone: the transaction layer takes the others
 		a.refuse(req, tx, refusal{statusNoCall, "Call/Transaction Does Not Exist"})
 	case sip.OPTIONS:
-		a.onOptions(req, tx)
+		a.onOptions(req, tx, peer)
 	}
 }
 
@@ -209,7 +206,11 @@ func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []b
 	a := c.a
 	defer a.gate.free(branchOf(in.req.Via()))
 	cancelled := make(chan *sip.Request, 1)
-	in.tx.OnCancel(func(r *sip.Request) { cancelled <- r })
+	if !in.tx.OnCancel(func(r *sip.Request) { cancelled <- r }) { // it came while the answer was made
+		in.once.Do(func() {})
+		c.finish(ending{code: statusCancelled, words: d.device.Name + " gave up calling.", missed: true})
+		return
+	}
 	a.tell(c.Info())
 	if a.cfg.AutoAnswer {
 		in.verdicts <- accept
@@ -241,7 +242,7 @@ func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []b
 	case <-timer.C:
 		c.refuseHere(in, d, self, statusUnavailable, "Temporarily Unavailable", "Nobody answered here.", true)
 	case e := <-in.done:
-		in.final(c.response(in.req, d, self, sip.StatusServiceUnavailable, e.words))
+		in.final(c.response(in.req, d, self, e.unanswered(), e.words))
 	}
 }
 
@@ -254,7 +255,8 @@ func (c *Call) refuseHere(in *incoming, d *dialog, self devices.Device, code int
 func (c *Call) acceptHere(in *incoming, self devices.Device, d *dialog, answer []byte) {
 	res := c.response(in.req, d, self, statusOK, "OK")
 	setSDP(res, answer)
-	if !c.establish(d) {
+	if !c.establish(d) { // the call ended in the same moment
+		in.final(c.response(in.req, d, self, sip.StatusServiceUnavailable, "Service Unavailable"))
 		return
 	}
 	if !in.final(res) {
@@ -340,13 +342,17 @@ func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 		return
 	}
 	c.mu.Lock()
-	stale := req.CSeq().SeqNo <= d.remoteSeq
+	stale, early := req.CSeq().SeqNo <= d.remoteSeq, !d.established
 	if !stale {
 		d.remoteSeq = req.CSeq().SeqNo
 	}
 	c.mu.Unlock()
-	if stale {
+	switch {
+	case stale:
 		a.refuse(req, tx, refusal{500, "CSeq Out Of Order"})
+		return
+	case early: // RFC 3261 section 14.2: the first INVITE has no final response yet
+		a.refuse(req, tx, refusal{500, "Still Ringing"})
 		return
 	}
 	if !c.changing.TryLock() { // RFC 3261 section 14.2
@@ -366,39 +372,4 @@ func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 		a.log.Debug("cannot answer a re-INVITE", "err", err)
 	}
 	a.gate.free(branchOf(req.Via()))
-}
-
-func (a *Agent) onOptions(req *sip.Request, tx *sip.ServerTx) {
-	res := sip.NewResponseFromRequest(req, statusOK, "OK", nil)
-	res.AppendHeader(sip.NewHeader("Allow", strings.Join(methods(), ", ")))
-	res.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
-	if err := tx.Respond(res); err != nil {
-		a.log.Debug("cannot answer OPTIONS", "err", err)
-	}
-}
-
-// Options asks a member whether its SIP side lives (RFC 3261 section 11) and says how
-// long the answer took.
-func (a *Agent) Options(ctx context.Context, node devices.NodeID) (time.Duration, error) {
-	self, err := a.self()
-	if err != nil {
-		return 0, err
-	}
-	d, ok := a.cfg.Resolver().Device(node)
-	if !ok {
-		return 0, ErrUnknown
-	}
-	if err := a.reach(ctx, node); err != nil {
-		return 0, err
-	}
-	start := time.Now()
-	dlg := &dialog{peer: node, callID: token(16), localTag: token(8), local: uri(self.AOR), remote: uri(d.AOR), target: uri(d.AOR)}
-	res, err := a.roundTrip(ctx, a.request(sip.OPTIONS, dlg, 1))
-	if err != nil {
-		return 0, errors.Join(fmt.Errorf("%s did not answer", d.Name), err)
-	}
-	if res.StatusCode != statusOK {
-		return 0, fmt.Errorf("%s answered with SIP status %d", d.Name, res.StatusCode)
-	}
-	return time.Since(start), nil
 }

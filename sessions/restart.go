@@ -74,9 +74,9 @@ func (c *Call) restart(d *dialog) {
 // glarePause is RFC 3261 section 14.1: the owner of the Call-ID waits longer.
 func glarePause(owner bool) time.Duration {
 	if owner {
-		return 2100*time.Millisecond + rand.N(1900*time.Millisecond)
+		return 2100*time.Millisecond + rand.N(1900*time.Millisecond) //nolint:gosec // no secret
 	}
-	return rand.N(2 * time.Second)
+	return rand.N(2 * time.Second) //nolint:gosec // no secret
 }
 
 // reoffer makes one re-INVITE with an ICE restart.

@@ -63,7 +63,7 @@ type blobChunk struct {
 type blobs struct {
 	store *devices.Store
 	room  int64
-	wake  chan struct{}
+	wake  wake          // copies may be missing
 	slots chan struct{} // fetches at a time: each holds a blob in memory
 
 	mu    sync.Mutex
@@ -84,7 +84,7 @@ type blobWait struct {
 
 func openBlobs(store *devices.Store, room int64) (*blobs, error) {
 	b := &blobs{
-		store: store, room: room, wake: make(chan struct{}, 1), slots: make(chan struct{}, 2),
+		store: store, room: room, wake: newWake(), slots: make(chan struct{}, 2),
 		held: map[[32]byte]heldBlob{}, waits: map[blobWait]chan blobChunk{},
 	}
 	now := time.Now()
@@ -98,13 +98,6 @@ func openBlobs(store *devices.Store, room int64) (*blobs, error) {
 			return nil
 		})
 	})
-}
-
-func (b *blobs) look() {
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
 }
 
 func pieceKey(hash [32]byte, offset uint32) string {

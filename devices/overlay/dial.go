@@ -13,6 +13,8 @@ import (
 )
 
 const (
+	// abortAfter: a host of a home's LAN that is there has answered a dial by then.
+	abortAfter = 200 * time.Millisecond
 	// politeWait: the higher Node-ID leaves the first dial to the lower.
 	politeWait = 4 * time.Second
 	// fastRedial for the first while, slowRedial for ever after.
@@ -24,23 +26,35 @@ func (m *Mesh) keep(ctx context.Context, p *peer) {
 	absent := time.Now()
 	for ctx.Err() == nil {
 		if f := m.flow(p.id, trust.ALPNOverlay); f != nil {
-			absent = time.Now()
 			if f.dialed && m.flow(p.id, trust.ALPNSIP) == nil {
 				_ = m.connect(ctx, p.id, trust.ALPNSIP, []netip.AddrPort{f.addr})
 			}
 			m.wait(ctx, p, pingEvery, m.flow(p.id, trust.ALPNSIP) == nil)
+			absent = time.Now() // counts from the end of the flow, not from its beginning
 			continue
 		}
 		wait := redialWait(m.self, p.id, m.settled(), time.Since(absent))
 		if wait == 0 {
 			began := time.Now()
-			if m.connect(ctx, p.id, trust.ALPNOverlay, m.addrsOf(p)) == nil {
+			if m.redial(ctx, p) == nil {
 				continue
 			}
 			wait = max(0, pause(time.Since(absent))-time.Since(began)) // from dial to dial
 		}
 		m.wait(ctx, p, wait, true)
 	}
+}
+
+// redial tries all addresses of a member. A new one ends it early: the old ones may lead
+// nowhere, which takes seconds to see.
+func (m *Mesh) redial(ctx context.Context, p *peer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m.mu.Lock()
+	p.dialed, p.abort = time.Now(), cancel
+	addrs := p.addrs()
+	m.mu.Unlock()
+	return m.connect(ctx, p.id, trust.ALPNOverlay, addrs)
 }
 
 // wait sleeps until something happened to the peer; timed also until d has passed.
@@ -89,12 +103,6 @@ func (m *Mesh) flow(id devices.NodeID, alpn string) *flow {
 	return m.flows[flowKey{id, alpn}]
 }
 
-func (m *Mesh) addrsOf(p *peer) []netip.AddrPort {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return p.addrs()
-}
-
 // connect dials a member at all its addresses at once; the first good flow stays. The
 // peer takes the newest of several, so only one at a time goes beyond TCP. All that
 // connect started has ended when it returns, but for the flow.
@@ -105,8 +113,12 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 	key := flowKey{id, alpn}
 	m.mu.Lock()
 	if m.dialing[key] || m.flows[key] != nil {
+		up := m.flows[key] != nil
 		m.mu.Unlock()
-		return nil
+		if up {
+			return nil
+		}
+		return ErrDuplicate // somebody else here dials: the flow will wake who waits for it
 	}
 	m.dialing[key] = true
 	m.mu.Unlock()
@@ -143,11 +155,8 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 		switch r := <-results; {
 		case r.err != nil:
 			errs = append(errs, r.err)
-		case !up && m.adopt(r.f): // before the dialling mark is taken away
+		case !up && m.take(r.f): // before the dialling mark is taken away
 			up = true
-			if !m.spawn(func() { m.serveFlow(r.f) }) {
-				m.drop(r.f, net.ErrClosed)
-			}
 			cancel()
 		default:
 			m.end(r.f)
@@ -161,12 +170,28 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 	return nil
 }
 
+// take makes a dialled connection the flow with its peer and serves it, or ends it.
+func (m *Mesh) take(f *flow) bool {
+	if !m.adopt(f) {
+		m.end(f)
+		return false
+	}
+	if !m.spawn(func() { m.serveFlow(f) }) {
+		m.drop(f, net.ErrClosed)
+		return false
+	}
+	return true
+}
+
 // dialStatic asks a configured address who answers there, and hints at that node,
 // until it is connected; then again whenever it is not.
 func (m *Mesh) dialStatic(hostport string) {
 	start := time.Now()
 	var known devices.NodeID
 	for m.ctx.Err() == nil {
+		m.mu.Lock()
+		moved := m.moved
+		m.mu.Unlock()
 		if m.cfg.Roster.Roster() != nil && m.flow(known, trust.ALPNOverlay) == nil {
 			if id := m.askWho(hostport); !id.IsZero() {
 				known = id
@@ -175,6 +200,8 @@ func (m *Mesh) dialStatic(hostport string) {
 		t := time.NewTimer(pause(time.Since(start)))
 		select {
 		case <-m.ctx.Done():
+		case <-moved:
+			start = time.Now()
 		case <-t.C:
 		}
 		t.Stop()
@@ -206,11 +233,7 @@ func (m *Mesh) askWho(hostport string) devices.NodeID {
 	}
 	if readVerdict(conn) == nil && m.flow(id, trust.ALPNOverlay) == nil {
 		_ = conn.SetDeadline(time.Time{})
-		if f := newFlow(m.ctx, flowKey{id, trust.ALPNOverlay}, conn, true); !m.adopt(f) {
-			m.end(f)
-		} else if !m.spawn(func() { m.serveFlow(f) }) {
-			m.drop(f, net.ErrClosed)
-		}
+		m.take(newFlow(m.ctx, flowKey{id, trust.ALPNOverlay}, conn, true))
 	} else {
 		_ = conn.NetConn().Close()
 	}

@@ -306,7 +306,9 @@ func (m *Mesh) adopt(f *flow) bool {
 	m.flows[f.key] = f
 	if p := m.peers[f.key.peer]; p != nil {
 		f.limits = p.limits
-		p.remember(f.addr, f.dialed)
+		if p.remember(f.addr, f.dialed) {
+			m.table.disk.look()
+		}
 		p.wake()
 	}
 	m.gate.back()

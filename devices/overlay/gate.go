@@ -11,18 +11,13 @@ import (
 type gate struct {
 	ch    chan struct{} // closed while the gate is open
 	open  bool
-	alone bool          // the last peer was lost, and none came back yet
-	poke  chan struct{} // something changed that may open it
+	alone bool // the last peer was lost, and none came back yet
+	poke  wake // something changed that may open it
 }
 
-func newGate() gate { return gate{ch: make(chan struct{}), poke: make(chan struct{}, 1)} }
+func newGate() gate { return gate{ch: make(chan struct{}), poke: newWake()} }
 
-func (g *gate) look() {
-	select {
-	case g.poke <- struct{}{}:
-	default:
-	}
-}
+func (g *gate) look() { g.poke.look() }
 
 // back shuts the gate when the first flow comes to a node that was alone: rosters may
 // have changed meanwhile. Mesh.mu is held.

@@ -77,9 +77,24 @@ func TestStoredAddressesAfterARestart(t *testing.T) {
 	t.Logf("together again after %v", took)
 }
 
+// Where a peer was reached is on disk soon, not only after a clean stop.
+func TestGoodAddressesAreStoredAtOnce(t *testing.T) {
+	n := home(t, 2)
+	meet(t, n...)
+	eventually(t, 2*time.Second, "one of them, who dialled, has the other's address on disk", func() bool {
+		found := false
+		for _, x := range n {
+			_ = x.cfg.Store.View(func(tx devices.Tx) error {
+				return tx.Each(bucketPeers, func(string, []byte) error { found = true; return nil })
+			})
+		}
+		return found
+	})
+}
+
 // Whoever floods hints does not make a node forget where its peer was reached.
 func TestHintsDoNotDisplaceGoodAddresses(t *testing.T) {
-	p := &peer{own: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:5061")}, poke: make(chan struct{}, 1)}
+	p := &peer{own: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:5061")}, poke: newWake()}
 	p.remember(netip.MustParseAddrPort("192.0.2.2:5061"), true)
 	m := &Mesh{flows: map[flowKey]*flow{}}
 	for i := range 100 {
@@ -93,7 +108,7 @@ func TestHintsDoNotDisplaceGoodAddresses(t *testing.T) {
 // A packet from an absent member's address makes it dialled at once, but not more often
 // than once a second.
 func TestHeardFromWakesOncePerSecond(t *testing.T) {
-	p := &peer{best: netip.MustParseAddrPort("192.0.2.2:5061"), poke: make(chan struct{}, 1)}
+	p := &peer{best: netip.MustParseAddrPort("192.0.2.2:5061"), poke: newWake()}
 	m := &Mesh{flows: map[flowKey]*flow{}, peers: map[devices.NodeID]*peer{{1}: p}}
 	woken := func() bool {
 		select {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -74,7 +75,7 @@ type Mesh struct {
 
 	complaints complaints
 
-	handshakes chan struct{}
+	door doorway
 
 	mu       sync.Mutex
 	ctx      context.Context // of Run; nil before
@@ -91,7 +92,20 @@ type Mesh struct {
 	gate     gate
 	sleep    sleep
 	diskWake chan struct{} // addresses are to be saved
+	moved    chan struct{} // closed and replaced when our addresses changed
 	wg       sync.WaitGroup
+}
+
+// wake tells one goroutine that there is something to look at, however often.
+type wake chan struct{}
+
+func newWake() wake { return make(wake, 1) }
+
+func (w wake) look() {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
 }
 
 // New checks the configuration; it starts nothing.
@@ -120,15 +134,15 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, self: devices.NodeIDOf(&cfg.Key.PublicKey), log: cfg.Logger, tls: conf,
-		handshakes: make(chan struct{}, maxHandshakes),
-		flows:      map[flowKey]*flow{}, dialing: map[flowKey]bool{}, shaking: map[flowKey]time.Time{}, peers: map[devices.NodeID]*peer{},
+		flows: map[flowKey]*flow{}, dialing: map[flowKey]bool{}, shaking: map[flowKey]time.Time{}, peers: map[devices.NodeID]*peer{},
 		prefixes: map[[8]byte][]netip.AddrPort{}, watchers: map[chan struct{}]struct{}{},
-		heard: map[devices.NodeID]time.Time{}, gate: newGate(), diskWake: make(chan struct{}, 1),
+		heard: map[devices.NodeID]time.Time{}, gate: newGate(), diskWake: make(chan struct{}, 1), moved: make(chan struct{}),
 	}
 	m.sip = newSIPListener(m.self)
 	if m.table, err = openTable(cfg.Store, m.self, cfg.Roster.Roster, cfg.Logger); err != nil {
 		return nil, err
 	}
+	m.table.disk = m.diskWake
 	if m.blobs, err = openBlobs(cfg.Store, cfg.Blobs); err != nil {
 		return nil, err
 	}
@@ -202,7 +216,6 @@ func (m *Mesh) keepDisk() {
 		select {
 		case <-m.ctx.Done():
 			return
-		case <-m.table.wake:
 		case <-m.diskWake:
 		}
 		t := time.NewTimer(flushWait)
@@ -289,6 +302,9 @@ func (m *Mesh) rosterChanged() {
 		m.log.Error("cannot drop the records of removed devices", "err", err)
 	}
 	m.clock.keep(r)
+	m.mu.Lock()
+	maps.DeleteFunc(m.heard, func(id devices.NodeID, _ time.Time) bool { return !r.Has(id) })
+	m.mu.Unlock()
 	m.broadcast(m.hello(false))
 	m.keepPeers(r)
 	m.mu.Lock()

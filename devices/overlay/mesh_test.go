@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -218,6 +219,65 @@ func TestRosterEditReachesAllAndCutsOff(t *testing.T) {
 	_, err := n[2].dial(t.Context(), n[1].addr, flowKey{n[1].id, trust.ALPNOverlay}, make(chan struct{}, 1))
 	if !errors.Is(err, ErrRefused) {
 		t.Fatalf("a removed node was answered: %v", err)
+	}
+}
+
+// All that two full logs and all registers of their writers hold, the most that an
+// honest exchange brings, is neither cut nor complained about.
+func TestHonestBulkPasses(t *testing.T) {
+	logs := &counted{Handler: slog.DiscardHandler}
+	n := home(t, 3, func(x *node) { x.Mesh.log = slog.New(logs); x.table.log = x.Mesh.log })
+	for _, x := range n[:2] {
+		for i := range MaxKeysPerWriter {
+			if err := x.Publish(fmt.Sprint("kind ", i), strings.Repeat("x", 700)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range MaxEntries + 10 {
+			if err := x.Append("call", fmt.Sprintf("%700d", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	meet(t, n...)
+	took := eventually(t, 10*time.Second, "the new one has everything", func() bool { return allAgree(n) })
+	t.Logf("%d entries and %d registers after %v", 2*MaxEntries, 2*MaxKeysPerWriter, took)
+	if lines := logs.lines(); len(lines) > 0 {
+		t.Errorf("the honest exchange is complained about: %v", lines)
+	}
+	for _, x := range n {
+		inOrder(t, onlyOf(x, n[0]))
+	}
+}
+
+// onlyOf is a view of a table with the log of one writer.
+func onlyOf(x, w *node) *table {
+	v, err := openTable(x.cfg.Store, x.id, func() *devices.Roster {
+		r := *x.log.Roster()
+		r.Members = map[devices.NodeID]devices.Member{w.id: r.Members[w.id]}
+		return &r
+	}, x.Mesh.log)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return v
+}
+
+// A hello that a node had no patience for is made up for by the next digest.
+func TestRosterIsRepairedByTheDigest(t *testing.T) {
+	n := home(t, 2)
+	meet(t, n...)
+	l := n[1].peers[n[0].id].limits
+	l.mu.Lock()
+	l.exchanges = newBucket(0, 0, time.Now())
+	l.mu.Unlock()
+	if err := n[0].log.SetRoom(n[0].key, "Attic"); err != nil {
+		t.Fatal(err)
+	}
+	took := eventually(t, 8*time.Second, "the room arrives", func() bool { return len(n[1].log.Roster().Rooms) == 1 })
+	t.Logf("after %v", took)
+	if took < 100*time.Millisecond {
+		t.Fatal("the hello was answered all the same")
 	}
 }
 

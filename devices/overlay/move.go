@@ -19,6 +19,8 @@ func (m *Mesh) Moved(own []netip.Addr) {
 		return
 	}
 	m.started = time.Now()
+	close(m.moved)
+	m.moved = make(chan struct{})
 	for _, p := range m.peers {
 		p.wake()
 	}

@@ -34,17 +34,21 @@ type peer struct {
 	own    []netip.AddrPort // from its own record
 	hints  []netip.AddrPort // unproven, newest first: whoever floods these moves no other
 	woken  time.Time        // by a packet
-	poke   chan struct{}    // something happened: look again
+	poke   wake             // something happened: look again
 	cancel context.CancelFunc
+	dialed time.Time          // begin of the dial under way
+	abort  context.CancelFunc // ends it
 	limits *limits
 }
 
-// remember takes an address that proved good. Only dialled ones are worth it: an
-// accepted connection comes from an ephemeral port.
-func (p *peer) remember(a netip.AddrPort, dialed bool) {
-	if dialed && a.IsValid() && p.best != a {
-		p.best, p.unsave = a, true
+// remember takes an address that proved good, and reports whether it is a new one. Only
+// dialled ones are worth it: an accepted connection comes from an ephemeral port.
+func (p *peer) remember(a netip.AddrPort, dialed bool) bool {
+	if !dialed || !a.IsValid() || p.best == a {
+		return false
 	}
+	p.best, p.unsave = a, true
+	return true
 }
 
 // addrs lists where the peer may be.
@@ -58,12 +62,7 @@ func (p *peer) addrs() []netip.AddrPort {
 	return out
 }
 
-func (p *peer) wake() {
-	select {
-	case p.poke <- struct{}{}:
-	default:
-	}
-}
+func (p *peer) wake() { p.poke.look() }
 
 // keepPeers starts a keeper for every other member and ends those of removed ones.
 func (m *Mesh) keepPeers(r *devices.Roster) {
@@ -81,7 +80,7 @@ func (m *Mesh) keepPeers(r *devices.Roster) {
 				continue
 			}
 			ctx, cancel := context.WithCancel(m.ctx)
-			p := &peer{id: id, poke: make(chan struct{}, 1), cancel: cancel, limits: newLimits(), hints: slices.Clone(m.prefixes[[8]byte(id[:8])])}
+			p := &peer{id: id, poke: newWake(), cancel: cancel, limits: newLimits(), hints: slices.Clone(m.prefixes[[8]byte(id[:8])])}
 			m.peers[id] = p
 			start = append(start, p)
 			context.AfterFunc(ctx, p.wake)
@@ -220,19 +219,29 @@ func (m *Mesh) HeardFrom(from netip.Addr) {
 
 // addHints must be called with mu held.
 func (m *Mesh) addHints(p *peer, addrs []netip.AddrPort) {
+	before := p.addrs()
 	for _, a := range addrs {
 		if !slices.Contains(p.hints, a) {
 			p.hints = append([]netip.AddrPort{a}, p.hints...)
 		}
 	}
 	p.hints = p.hints[:min(len(p.hints), maxAddrs)]
-	m.wakeAbsent(p)
+	m.wakeAbsent(p, before)
 }
 
-func (m *Mesh) wakeAbsent(p *peer) {
-	if m.flows[flowKey{p.id, trust.ALPNOverlay}] == nil {
-		p.wake()
+// wakeAbsent has a peer dialled that has no flow. A dial of the addresses known before is
+// ended if there is a new one: the old ones may lead nowhere, which takes seconds to see.
+func (m *Mesh) wakeAbsent(p *peer, before []netip.AddrPort) {
+	key := flowKey{p.id, trust.ALPNOverlay}
+	if m.flows[key] != nil {
+		return
 	}
+	fresh := slices.ContainsFunc(p.addrs(), func(a netip.AddrPort) bool { return !slices.Contains(before, a) })
+	// A dial gets this long even if somebody makes up addresses without end.
+	if fresh && p.abort != nil && m.shaking[key].IsZero() && time.Since(p.dialed) > abortAfter {
+		p.abort()
+	}
+	p.wake()
 }
 
 // learn takes the addresses of a member's own record.
@@ -247,7 +256,8 @@ func (m *Mesh) learn(r Record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if p := m.peers[r.Writer]; p != nil {
+		before := p.addrs()
 		p.own = d.Addrs[:min(len(d.Addrs), maxAddrs)]
-		m.wakeAbsent(p)
+		m.wakeAbsent(p, before)
 	}
 }

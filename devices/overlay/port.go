@@ -13,9 +13,6 @@ import (
 )
 
 const (
-	// maxHandshakes bounds the CPU that strangers can burn: a handshake costs about 1 ms
-	// on a small ARM core.
-	maxHandshakes = 8
 	// handshakeTime bounds one handshake with its verdict.
 	handshakeTime = 3 * time.Second
 	// dialTime bounds one TCP dial on a home's LAN.
@@ -28,6 +25,10 @@ var (
 	ErrPeerFull    = errors.New("the peer has as many connections as it takes")
 	ErrRefused     = errors.New("the peer refused this node: it may have been removed from the home, or belongs to another")
 	ErrUnreachable = errors.New("the device cannot be reached now")
+	// ErrNoConnection: the dial ended before TLS began.
+	ErrNoConnection = errors.New("no TCP connection")
+	ErrOtherNode    = errors.New("another device of the home answers at that address")
+	errSelf         = errors.New("this device itself answers at that address")
 )
 
 func (m *Mesh) acceptLoop() {
@@ -40,12 +41,12 @@ func (m *Mesh) acceptLoop() {
 			time.Sleep(10 * time.Millisecond) // out of file descriptors: let some end
 			continue
 		}
-		m.HeardFrom(addrOf(conn.RemoteAddr()).Addr())
-		select {
-		case m.handshakes <- struct{}{}:
-			m.spawn(func() { m.accepted(conn) })
-		default:
-			_ = conn.Close() // eight at a time; an honest peer dials again
+		if !m.door.enter(conn, time.Now()) {
+			_ = conn.Close() // an honest peer dials again
+			continue
+		}
+		if !m.spawn(func() { m.accepted(conn) }) {
+			_ = conn.Close()
 		}
 	}
 }
@@ -61,7 +62,7 @@ func (m *Mesh) accepted(raw net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(handshakeTime))
 	stop := context.AfterFunc(m.ctx, func() { _ = raw.Close() })
 	err := conn.HandshakeContext(m.ctx)
-	<-m.handshakes
+	m.door.leave(raw)
 	if err != nil {
 		stop()
 		m.log.Debug("refused a connection", "addr", raw.RemoteAddr(), "err", err)
@@ -160,7 +161,10 @@ func (m *Mesh) dial(ctx context.Context, addr netip.AddrPort, key flowKey, turn 
 	}
 	id, _, err := trust.PeerID(conn.ConnectionState())
 	if err == nil && id != key.peer {
-		err = fmt.Errorf("another node answers at %s", addr)
+		err = fmt.Errorf("%w at %s", ErrOtherNode, addr)
+		if id == m.self { // a loopback address that the member once had
+			err = errSelf
+		}
 	}
 	if err == nil {
 		err = readVerdict(conn)
@@ -193,7 +197,11 @@ func (m *Mesh) endShake(key flowKey) {
 func (m *Mesh) dialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	return m.cfg.Network.Dial(ctx, addr)
+	raw, err := m.cfg.Network.Dial(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoConnection, err)
+	}
+	return raw, nil
 }
 
 // shake makes a TLS connection of a TCP one, and closes it on failure.

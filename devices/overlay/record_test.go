@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -215,22 +217,30 @@ func TestRestartKeepsRecordsAndCount(t *testing.T) {
 	}
 }
 
-// A node whose store lost its tail hears of its own newer record and starts a new epoch.
+// A node whose store lost its tail hears of its own newer record and starts a new epoch:
+// with what it said since it started, or else with what it had said.
 func TestLostSequenceRaisesTheEpoch(t *testing.T) {
-	a, b := newWriters(t)
-	lost := a.say(t, 1)
-	_, _, _ = b.accept(lost)
-	later, err := sealRecord(a.key, Record{Version: 1, Home: a.log.Roster().Home, Subject: a.self.String(), Kind: "device", Writer: a.self, Epoch: 1, Sequence: 9, Body: body(t, 9)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, before, err := a.accept(later)
-	if err != nil || before == nil || before.Sequence != 1 {
-		t.Fatalf("%v %v", before, err)
-	}
-	s, err := a.write(a.key, draft{kind: "device", body: body(t, 10), raiseEpoch: true})
-	if err != nil || s.rec.Epoch != 2 || s.rec.Sequence != 1 {
-		t.Fatalf("%+v %v", s.rec, err)
+	for now, want := range map[string]string{"after": "after", "": "before the tail was lost"} {
+		a, _ := newWriters(t)
+		a.say(t, "long before")
+		later := a.seal(t, func(r *Record) { r.Sequence, r.Body = 9, body(t, "before the tail was lost") })
+		again, err := openTable(a.store, a.self, a.log.Roster, a.table.log) // with the older store
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now != "" {
+			if _, err := again.write(a.key, draft{kind: "device", body: body(t, now)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, lost, err := again.accept(later)
+		if err != nil || lost == nil {
+			t.Fatalf("the peer's copy: %v, lost %v", err, lost)
+		}
+		s, err := again.write(a.key, draft{kind: lost.Kind, body: lost.Body, raiseEpoch: true})
+		if err != nil || s.rec.Epoch != 2 || s.rec.Sequence != 1 || string(s.rec.Body) != string(body(t, want)) {
+			t.Errorf("renewed as %q, %d, %d, %v; want %q", s.rec.Body, s.rec.Epoch, s.rec.Sequence, err, want)
+		}
 	}
 }
 
@@ -255,8 +265,24 @@ func TestFrames(t *testing.T) {
 	}
 }
 
+// fuzzFrames is one frame of each kind.
+func fuzzFrames(a writer) []frame {
+	return []frame{
+		{Kind: framePing}, {Kind: framePing, Clock: 1 << 40}, {Kind: frameHello, Heads: []trust.Hash{{1}}, Reply: true, Clock: 1},
+		{Kind: frameEdits, Edits: a.log.Edits()}, {Kind: frameDigest, Digest: a.sums()}, {Kind: frameState, State: a.state([]devices.NodeID{a.self})},
+		{Kind: frameRecords, Records: []Signed{{[]byte{1}, []byte{2}}}, More: true}, {Kind: frameLog, Records: []Signed{{[]byte{1}, []byte{2}}}},
+		{Kind: frameWant, Want: &blobWant{Offset: 1}}, {Kind: frameChunk, Chunk: &blobChunk{Data: []byte{1}}},
+		{Kind: frameState, State: []writerState{{Writer: a.self, First: math.MaxUint64, Count: math.MaxUint64, Blocks: make([][8]byte, 2)}}},
+	}
+}
+
 func FuzzFrame(f *testing.F) {
-	for _, fr := range []frame{{Kind: framePing}, {Kind: frameHello, Heads: []trust.Hash{{1}}}, {Kind: frameRecords, Records: []Signed{{[]byte{1}, []byte{2}}}}} {
+	a, _ := newWriters(f)
+	a.say(f, 1)
+	for i := range 70 {
+		a.append1(f, i)
+	}
+	for _, fr := range fuzzFrames(a) {
 		b, err := encodeFrame(fr)
 		if err != nil {
 			f.Fatal(err)
@@ -264,14 +290,28 @@ func FuzzFrame(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		fr, _, err := readFrame(bytes.NewReader(b))
+		fr, n, err := readFrame(bytes.NewReader(b))
 		if err != nil {
 			return
+		}
+		if n > len(b) {
+			t.Fatalf("%d bytes were counted of %d", n, len(b))
 		}
 		for _, s := range fr.Records {
 			if _, err := openRecord(s, nil); err == nil {
 				t.Fatal("a record was accepted without a home")
 			}
+		}
+		r := a.lacking(fr.State)
+		size := 0
+		for _, s := range slices.Concat(r.records, r.entries) {
+			size += len(s.Raw) + len(s.Sig)
+		}
+		if size > maxExchange {
+			t.Fatalf("an answer of %d bytes", size)
+		}
+		if list := a.differing(fr.Digest); len(list) > len(a.log.Roster().Members) {
+			t.Fatalf("a digest makes %d writers differ", len(list))
 		}
 	})
 }

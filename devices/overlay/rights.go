@@ -109,8 +109,9 @@ func isPhone(roster *devices.Roster, id devices.NodeID) bool {
 }
 
 // speaksFor reports whether the roster names the node a speaker of the foreign device.
-// No roster has foreign devices yet.
-func speaksFor(_ *devices.Roster, _ devices.NodeID, _ string) bool { return false }
+func speaksFor(roster *devices.Roster, node devices.NodeID, slug string) bool {
+	return slices.Contains(roster.Adopted[slug].Speakers, node)
+}
 
 // Bindings lists the newest binding of each phone that has one, by the phone's ID.
 func (m *Mesh) Bindings() map[devices.NodeID]Binding {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"reflect"
 	"testing"
 
 	"github.com/hallway-home/hallway/devices"
@@ -91,7 +92,7 @@ func TestBindingNeedsThePhonesSignature(t *testing.T) {
 	r := *b.roster()
 	r.Persons = maps.Clone(r.Persons)
 	delete(r.Persons, "eve")
-	b.table.roster = func() *devices.Roster { return &r }
+	b.roster = func() *devices.Roster { return &r }
 	if err := b.forget(); err != nil || len(b.all()) != 0 {
 		t.Fatalf("%d bindings are left, %v", len(b.all()), err)
 	}
@@ -105,4 +106,35 @@ func TestForeignDeviceNeedsASpeaker(t *testing.T) {
 			t.Errorf("a statement about %q gave %v", subject, err)
 		}
 	}
+	about := func(slug string) Signed {
+		return a.seal(t, func(r *Record) { r.Subject, r.Kind = slug, "foreign" })
+	}
+	r := *b.roster()
+	r.Adopted = map[string]devices.Adopted{"renderer": {Slug: "renderer", Speakers: []devices.NodeID{a.self}}, "porch": {Slug: "porch", Speakers: []devices.NodeID{b.self}}}
+	b.roster = func() *devices.Roster { return &r }
+	if _, _, err := b.accept(about("renderer")); err != nil {
+		t.Errorf("its speaker is refused: %v", err)
+	}
+	if _, _, err := b.accept(about("porch")); !errors.Is(err, ErrRecordWriter) {
+		t.Errorf("the speaker of another thing gave %v", err)
+	}
+}
+
+func FuzzBinding(f *testing.F) {
+	phone := strangerKey(f)
+	b := Binding{Node: devices.NodeID{1}, Binding: "flow", Fingerprints: [][]byte{make([]byte, 32)}, Sequence: 3}
+	good, err := SealBinding(phone, b)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte{0xa1, 1, 0x40})
+	r := Record{Subject: devices.NodeIDOf(&phone.PublicKey).String(), Writer: b.Node, Kind: KindBinding}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r.Body = raw
+		got, err := openBinding(r)
+		if err == nil && !reflect.DeepEqual(got, b) {
+			t.Fatalf("a binding that the phone did not sign: %+v", got)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +30,11 @@ func (m *Mesh) hello(reply bool) frame {
 	return frame{Kind: frameHello, Heads: m.cfg.Roster.Heads(), Reply: reply, Clock: m.cfg.Clock().UnixMilli()}
 }
 
-func (m *Mesh) digest() frame { return frame{Kind: frameDigest, Digest: m.table.sums()} }
+// digest carries the roster heads too, so that a hello that was left unanswered is made
+// up for.
+func (m *Mesh) digest() frame {
+	return frame{Kind: frameDigest, Digest: m.table.sums(), Heads: m.cfg.Roster.Heads()}
+}
 
 // handle takes one frame from a peer. An error ends the flow.
 func (m *Mesh) handle(f *flow, fr frame) error {
@@ -42,6 +47,9 @@ func (m *Mesh) handle(f *flow, fr frame) error {
 	case frameEdits:
 		m.takeEdits(f, fr)
 	case frameDigest:
+		if len(fr.Heads) > 0 && !slices.Equal(fr.Heads, m.cfg.Roster.Heads()) {
+			m.takeHello(f, frame{Kind: frameHello, Heads: fr.Heads})
+		}
 		if m.mayAsk(f) {
 			f.sendState(m.table.state(m.table.differing(fr.Digest)), false)
 		}
@@ -81,8 +89,9 @@ func (m *Mesh) takeHello(f *flow, fr frame) {
 	if !m.mayAsk(f) {
 		return
 	}
-	ahead := m.knowsHeads(fr.Heads)
-	if ahead || fr.Reply {
+	equal := slices.Equal(fr.Heads, m.cfg.Roster.Heads()) // as most often
+	ahead := equal || m.knowsHeads(fr.Heads)
+	if !equal && (ahead || fr.Reply) {
 		if edits := m.cfg.Roster.Since(fr.Heads); len(edits) > 0 {
 			f.sendEdits(edits)
 		}
@@ -171,7 +180,7 @@ func (m *Mesh) takeLog(f *flow, fr frame) {
 		f.send(m.digest())
 	}
 	if len(records) > 0 {
-		m.blobs.look()
+		m.blobs.wake.look()
 	}
 }
 
@@ -275,7 +284,7 @@ func (m *Mesh) append(d draft) error {
 	}
 	m.broadcast(frame{Kind: frameLog, Records: []Signed{s}})
 	m.entries.publish(r)
-	m.blobs.look()
+	m.blobs.wake.look()
 	return nil
 }
 
@@ -307,7 +316,7 @@ func (m *Mesh) recordChanged(r Record) {
 	m.learn(r)
 	m.records.publish(r)
 	if len(r.Blobs) > 0 {
-		m.blobs.look()
+		m.blobs.wake.look()
 	}
 }
 

@@ -30,10 +30,12 @@ type table struct {
 	records map[recordKey]stored
 	logs    map[devices.NodeID]*writerLog
 	rates   map[devices.NodeID]*writerRate
+	said    map[recordKey]Record    // what this node wrote since it started
 	flagged map[devices.NodeID]bool // writers caught in equivocation
+	left    []string                // keys in the store whose writers do not belong: a crash came before forget
 	redone  map[[32]byte]bool       // own log entries that were written anew under another number
 	dirty   map[recordKey]bool      // others' records that are not on disk yet
-	wake    chan struct{}           // something is dirty
+	disk    wake                    // told that something is dirty
 }
 
 // writerRate bounds how fast one writer may change things.
@@ -43,17 +45,20 @@ func openTable(store *devices.Store, self devices.NodeID, roster func() *devices
 	t := &table{
 		store: store, log: log, roster: roster, self: self,
 		records: map[recordKey]stored{}, logs: map[devices.NodeID]*writerLog{}, rates: map[devices.NodeID]*writerRate{},
-		flagged: map[devices.NodeID]bool{}, redone: map[[32]byte]bool{}, dirty: map[recordKey]bool{}, wake: make(chan struct{}, 1),
+		said: map[recordKey]Record{}, flagged: map[devices.NodeID]bool{}, redone: map[[32]byte]bool{}, dirty: map[recordKey]bool{}, disk: newWake(),
 	}
 	now := time.Now()
 	err := store.View(func(tx devices.Tx) error {
-		return tx.Each(devices.BucketRecords, func(_ string, val []byte) error {
+		return tx.Each(devices.BucketRecords, func(key string, val []byte) error {
 			var s Signed
 			if err := decMode.Unmarshal(val, &s); err != nil {
 				return fmt.Errorf("a stored record is damaged: %w", err)
 			}
-			if r, err := openRecord(s, roster()); err == nil {
+			switch r, err := openRecord(s, roster()); {
+			case err == nil:
 				t.records[r.key()] = newStored(r, s, now)
+			case errors.Is(err, ErrRecordWriter):
+				t.left = append(t.left, key)
 			}
 			return nil
 		})
@@ -70,7 +75,8 @@ var errStale = errors.New("known already")
 // accept verifies a record from a peer and takes it if it is newer. Others' records
 // reach the disk with the next flush; what a crash loses there, a digest brings back.
 // When it is our own record, newer than we remember, our store lost its tail: lost then
-// holds what we said before, or the record itself.
+// holds what this node has to say, which is what it said since its start, or else the
+// record.
 func (t *table) accept(s Signed) (r Record, lost *Record, err error) {
 	r, err = parseRecord(s)
 	if err != nil {
@@ -110,9 +116,8 @@ func (t *table) accept(s Signed) (r Record, lost *Record, err error) {
 	}
 	if r.Writer == t.self {
 		lost = &r
-		if have {
-			before := old.rec
-			lost = &before
+		if said, ok := t.said[r.key()]; ok {
+			lost = &said
 		}
 		return r, lost, t.put("record.put", next)
 	}
@@ -121,10 +126,7 @@ func (t *table) accept(s Signed) (r Record, lost *Record, err error) {
 	}
 	t.records[r.key()] = next
 	t.dirty[r.key()] = true
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
+	t.disk.look()
 	return r, nil, nil
 }
 
@@ -254,7 +256,13 @@ func (t *table) write(key *ecdsa.PrivateKey, d draft) (stored, error) {
 		return stored{}, err
 	}
 	s := newStored(r, signed, time.Now())
-	return s, t.put("record.write", s)
+	if err := t.put("record.write", s); err != nil {
+		return stored{}, err
+	}
+	if !d.raiseEpoch {
+		t.said[r.key()] = r
+	}
+	return s, nil
 }
 
 // all lists the registers of living members, tombstones and expired ones included.
@@ -286,10 +294,7 @@ func (t *table) expire(now time.Time) []Record {
 		}
 	}
 	if len(out) > 0 {
-		select {
-		case t.wake <- struct{}{}:
-		default:
-		}
+		t.disk.look()
 	}
 	return out
 }
@@ -301,9 +306,10 @@ func (t *table) forget() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var gone []recordKey
+	keys := t.left
 	for k, s := range t.records {
 		if mayWrite(s.rec, roster) != nil {
-			gone = append(gone, k)
+			gone, keys = append(gone, k), append(keys, k.String())
 		}
 	}
 	var logs []devices.NodeID
@@ -312,12 +318,12 @@ func (t *table) forget() error {
 			logs = append(logs, w)
 		}
 	}
-	if len(gone)+len(logs) == 0 {
+	if len(keys)+len(logs) == 0 {
 		return nil
 	}
 	err := t.store.Update("record.forget", func(tx devices.Tx) error {
-		for _, k := range gone {
-			if err := tx.Delete(devices.BucketRecords, k.String()); err != nil {
+		for _, k := range keys {
+			if err := tx.Delete(devices.BucketRecords, k); err != nil {
 				return err
 			}
 		}
@@ -331,6 +337,7 @@ func (t *table) forget() error {
 		return nil
 	})
 	if err == nil {
+		t.left = nil
 		for _, k := range gone {
 			delete(t.records, k)
 			delete(t.dirty, k)

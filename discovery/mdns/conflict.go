@@ -104,7 +104,7 @@ func (e *Engine) tieBreak(l link, q *dns.Msg) {
 			if len(theirs) > 0 && compareClaims(ours, theirs) < 0 {
 				e.noteClash()
 				r.round++
-				e.probeAfter(r, e.unready(r), yieldFor+e.clashPause())
+				e.probeAt(r, e.unready(r), time.Now().Add(yieldFor+e.clashPause()))
 				break
 			}
 		}

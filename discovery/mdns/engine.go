@@ -43,30 +43,32 @@ type Engine struct {
 	report func(discovery.Sighting)
 
 	// All below is owned by Run.
-	agenda   agenda
-	links    map[int]link
-	ticks    int
-	looking  bool // a look is on the agenda
-	limits   limits
-	echoes   echoes
-	regs     []*Registration
-	former   map[netip.Addr]time.Time // own addresses that went a moment ago
-	clashes  []time.Time              // recent conflicts
-	lastSent map[sentKey]time.Time
-	held     map[netip.AddrPort]*heldQuery
-	delayed  map[int]*delayed // shared answers, by interface
-	rescues  map[sentKey]bool
-	heard    map[heardKey]time.Time // questions of others
-	replies  bucket                 // unicast answers
-	cache    *cache
-	targets  map[string]bool // hosts that services in the cache name
-	browses  map[string]*browse
-	round    int               // of the browses' back-off
-	pending  map[nameType]bool // holes asked about; false: given up for a while
-	waiters  map[string]*hostWait
-	showing  bool // a show is on the agenda
-	lastShow time.Time
-	shown    map[string]discovery.Sighting
+	agenda    agenda
+	links     map[int]link
+	ticks     int
+	looking   bool // a look is on the agenda
+	limits    limits
+	echoes    echoes
+	regs      []*Registration
+	former    map[netip.Addr]time.Time // own addresses that went a moment ago
+	clashes   []time.Time              // recent conflicts
+	lastSent  map[sentKey]time.Time
+	held      map[netip.AddrPort]*heldQuery
+	delayed   map[int]*delayed // shared answers, by interface
+	rescues   map[sentKey]bool
+	heard     map[heardKey]time.Time // questions of others
+	replies   bucket                 // unicast answers
+	outboxes  map[int]*outbox        // by interface
+	nextProbe time.Time
+	cache     *cache
+	targets   map[string]bool // hosts that services in the cache name
+	browses   map[string]*browse
+	round     int               // of the browses' back-off
+	pending   map[nameType]bool // holes asked about; false: given up for a while
+	waiters   map[string]*hostWait
+	showing   bool // a show is on the agenda
+	lastShow  time.Time
+	shown     map[string]discovery.Sighting
 }
 
 // New makes an engine; it opens no socket and starts nothing before Run.
@@ -81,7 +83,7 @@ func New(cfg Config) *Engine {
 		log: cfg.Logger, net: cfg.transport, work: make(chan func(), 64), done: make(chan struct{}),
 		links: map[int]link{}, limits: newLimits(), echoes: newEchoes(),
 		former: map[netip.Addr]time.Time{}, lastSent: map[sentKey]time.Time{}, held: map[netip.AddrPort]*heldQuery{},
-		delayed: map[int]*delayed{}, rescues: map[sentKey]bool{}, heard: map[heardKey]time.Time{},
+		delayed: map[int]*delayed{}, outboxes: map[int]*outbox{}, rescues: map[sentKey]bool{}, heard: map[heardKey]time.Time{},
 		cache: newCache(), targets: map[string]bool{}, browses: map[string]*browse{}, pending: map[nameType]bool{},
 		waiters: map[string]*hostWait{}, shown: map[string]discovery.Sighting{},
 	}

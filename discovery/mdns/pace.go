@@ -46,7 +46,7 @@ func (e *Engine) respond(l link, answers, extras []dns.RR) {
 	if len(m.Answer) == 0 {
 		return
 	}
-	m.Extra = fitting(without(whole(extras, func(dns.RR) bool { return false }), answers), &size)
+	m.Extra = fitting(without(once(extras), answers), &size)
 	for _, rr := range append(slices.Clone(answers), m.Extra...) {
 		e.lastSent[sentKey{l.index, identity(rr)}] = now
 	}
@@ -93,14 +93,7 @@ func (e *Engine) answerNow(l link, d *delayed) {
 	if !ok {
 		return
 	}
-	ours := map[recordID]bool{}
-	for _, r := range e.regs {
-		if r.ready[l.index] {
-			for _, rr := range append(r.shared(l), r.unique(l)...) {
-				ours[identity(rr)] = true
-			}
-		}
-	}
+	ours := e.ours(l)
 	var answers []dns.RR
 	for id, w := range d.answers {
 		if ours[id] && w.asked&^w.heard != 0 && !e.sentWithin(l, w.rr, defendAfter) {

@@ -164,19 +164,19 @@ func (e *Engine) among(set map[int]bool) []link {
 func (e *Engine) probe(r *Registration) {
 	clear(r.ready)
 	r.round++
-	e.probeAfter(r, e.allLinks(), jitter(0, probeEvery)+e.clashPause())
+	e.probeAt(r, e.allLinks(), e.probeStart(e.clashPause()))
 }
 
 // probeOn does so on links that are new, and leaves the others as they are.
 func (e *Engine) probeOn(r *Registration, links []link) {
 	if len(links) > 0 && !r.closed {
-		e.probeAfter(r, links, jitter(0, probeEvery))
+		e.probeAt(r, links, e.probeStart(0))
 	}
 }
 
-// probeAfter asks three times (RFC 6762 section 8.1), then claims the names on these
-// links. What is shared needs no asking.
-func (e *Engine) probeAfter(r *Registration, links []link, wait time.Duration) {
+// probeAt asks three times (RFC 6762 section 8.1), then claims the names on these links.
+// What is shared needs no asking.
+func (e *Engine) probeAt(r *Registration, links []link, at time.Time) {
 	round, first := r.round, 0
 	if r.hostOnly {
 		first = probes
@@ -198,11 +198,13 @@ func (e *Engine) probeAfter(r *Registration, links []link, wait time.Duration) {
 			return
 		}
 		for _, l := range here {
-			e.send(l, r.probeMessage(e.links[l.index]))
+			o := e.post(l.index)
+			o.probes = append(o.probes, r)
 		}
-		e.after(probeEvery, func() { step(n + 1) })
+		at = at.Add(probeEvery)
+		e.agenda.add(at, func() { step(n + 1) })
 	}
-	e.after(wait, func() { step(first) })
+	e.agenda.add(at, func() { step(first) })
 }
 
 // probeMessage asks for everything under our names and states what we would say
@@ -225,7 +227,8 @@ func (e *Engine) announce(r *Registration, links []link, times int) {
 		if !ok || !r.ready[l.index] {
 			continue
 		}
-		e.respond(now, append(r.shared(now), r.unique(now)...), nil)
+		o := e.post(l.index)
+		o.news = append(o.news, append(r.shared(now), r.unique(now)...)...)
 	}
 	if times > 1 && len(links) > 0 {
 		e.after(announceEvery, func() {
@@ -243,15 +246,19 @@ func (e *Engine) goodbye(regs ...*Registration) {
 	for _, r := range regs {
 		leaving[r] = true
 	}
+	said := map[int][]dns.RR{}
 	for _, r := range regs {
 		r.version++
 		stays := slices.ContainsFunc(e.regs, func(o *Registration) bool {
 			return !leaving[o] && lower(o.hostName()) == lower(r.hostName())
 		})
 		for _, l := range e.among(r.said) {
-			e.takeBack(l, r.parting(l, !stays))
+			said[l.index] = append(said[l.index], r.parting(l, !stays)...)
 		}
 		clear(r.said)
+	}
+	for i, rrs := range said {
+		e.takeBack(e.links[i], once(rrs))
 	}
 }
 
@@ -277,6 +284,10 @@ func (e *Engine) takeBack(l link, rrs []dns.RR) {
 	for _, rr := range rrs {
 		c := dns.Copy(rr)
 		c.Header().Ttl = 0
+		if m.Len()+dns.Len(c) > maxPacket {
+			e.send(l, m)
+			m = response()
+		}
 		m.Answer = append(m.Answer, c)
 		delete(e.lastSent, sentKey{l.index, identity(rr)})
 	}

@@ -137,14 +137,13 @@ func (e *Engine) answerLegacy(l link, src netip.AddrPort, q *dns.Msg, found matc
 		}
 		return out
 	}
-	none := func(dns.RR) bool { return false }
-	answers := plain(whole(append(found.unique, found.shared...), none))
+	answers := plain(once(append(found.unique, found.shared...)))
 	if len(answers) == 0 {
 		return
 	}
 	m := response()
 	m.Id, m.Question = q.Id, q.Question
-	e.unicast(l, src, m, answers, plain(whole(found.extra, none)))
+	e.unicast(l, src, m, answers, plain(once(found.extra)))
 }
 
 // unicast answers one asker in one packet, as far as it holds (section 7.2 does not
@@ -276,6 +275,9 @@ func whole(rrs []dns.RR, skip func(dns.RR) bool) []dns.RR {
 	}
 	return out
 }
+
+// once drops repetitions.
+func once(rrs []dns.RR) []dns.RR { return whole(rrs, func(dns.RR) bool { return false }) }
 
 func unique(rr dns.RR) bool { return rr.Header().Class&flush != 0 }
 

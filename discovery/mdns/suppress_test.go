@@ -1,6 +1,7 @@
 package mdns
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -119,6 +120,39 @@ func TestAnswersAreGathered(t *testing.T) {
 		}
 		if addrs != 2 {
 			t.Errorf("the two addresses of the one host came %d times", addrs)
+		}
+	})
+}
+
+// RFC 6762 section 8.1: what begins together is probed for, announced and taken back
+// together.
+func TestManyServicesTakeFewPackets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, a, b := pair(t)
+		b.Browse("_hallway._tcp")
+		pause(time.Second)
+		const n = 20
+		for i := range n {
+			a.Announce(tv(fmt.Sprint("Thing ", i), "hw-1"))
+		}
+		pause(3 * time.Second)
+		probes, news := onceEach(questions(l.by("a", time.Time{}))), onceEach(responses(l.by("a", time.Time{})))
+		if len(probes) > 3*4 || len(news) > 2*4 {
+			t.Errorf("%d probes and %d announcements for %d services", len(probes), len(news), n)
+		}
+		for _, p := range append(probes, news...) {
+			if size := p.msg.Len(); size > maxPacket {
+				t.Errorf("a packet has %d bytes", size)
+			}
+		}
+		if got := b.visible(); len(got) != n {
+			t.Errorf("%d visible", len(got))
+		}
+		since := time.Now()
+		a.stop()
+		pause(2 * time.Second)
+		if byes := onceEach(l.by("a", since)); len(byes) > 4 || len(b.visible()) != 0 {
+			t.Errorf("%d packets to say goodbye, %d still visible", len(byes), len(b.visible()))
 		}
 	})
 }

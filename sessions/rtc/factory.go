@@ -33,8 +33,9 @@ import (
 )
 
 const (
-	// iceFailed: a pair that was not heard for this long is gone (decisions: 15 s).
-	iceFailed = 15 * time.Second
+	// iceFailed: a pair that was not heard for this long is gone (decisions: 15 s). pion calls
+	// it disconnected after iceQuiet and counts the rest from there.
+	iceFailed, iceQuiet = 15 * time.Second, 5 * time.Second
 	// iceKeepalive also keeps consent fresh (RFC 7675).
 	iceKeepalive = 2 * time.Second
 )
@@ -175,7 +176,7 @@ func (f *Factory) build() {
 
 func (f *Factory) settings() webrtc.SettingEngine {
 	s := webrtc.SettingEngine{LoggerFactory: &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}}
-	s.SetICETimeouts(5*time.Second, iceFailed, iceKeepalive)
+	s.SetICETimeouts(iceQuiet, iceFailed-iceQuiet, iceKeepalive)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled) // our own engine resolves .local
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)

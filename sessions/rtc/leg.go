@@ -85,6 +85,9 @@ func (l *Leg) fail(err error) {
 	})
 }
 
+// Connected implements sessions.Leg: ICE found a pair and DTLS stands on it.
+func (l *Leg) Connected() <-chan struct{} { return l.connected }
+
 // Done implements sessions.Leg.
 func (l *Leg) Done() <-chan struct{} { return l.failed }
 

@@ -122,6 +122,11 @@ func (h *Host) GetIPv4(number int) error {
 		h.route(c))
 }
 
+// Unplug pulls one cable of several: 0 is that of eth0. Up plugs it in again.
+func (h *Host) Unplug(i int) error {
+	return ip("-n", h.lab.name, "link", "set", h.cables[i].port, "down")
+}
+
 // Down pulls the host's cables.
 func (h *Host) Down() error { return h.switchAll("down") }
 

@@ -126,3 +126,16 @@ func (s *Segment) BlockMulticast() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Namespace is where the lab's bridges are.
+func (l *Lab) Namespace() string { return l.name }
+
+// Plug puts an interface that was made in the lab's namespace on the segment.
+func (s *Segment) Plug(iface string) error {
+	return ip("-n", s.lab.name, "link", "set", iface, "master", s.bridge(), "up")
+}
+
+// PlugCut puts such an interface where Cut put its hosts.
+func (l *Lab) PlugCut(iface string) error {
+	return ip("-n", l.name, "link", "set", iface, "master", cutBridge, "up")
+}

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strconv"
@@ -45,7 +46,7 @@ func run() error {
 		return err
 	}
 	node[0] = byte(n)
-	e := mdns.New(mdns.Config{Interfaces: flag.Args()})
+	e := mdns.New(mdns.Config{Interfaces: flag.Args(), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	e.Browse(append([]string{discovery.Type}, discovery.ForeignTypes()...)...)
 	service := mdns.ServiceOf(discovery.Announcement{Class: devices.ClassTV, Node: node, Version: "0.1", Port: 5061, Name: *name})
 	var out sync.Mutex

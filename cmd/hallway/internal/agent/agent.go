@@ -25,6 +25,8 @@ import (
 	"github.com/hallway-home/hallway/devices/trust"
 	"github.com/hallway-home/hallway/discovery"
 	"github.com/hallway-home/hallway/discovery/mdns"
+	"github.com/hallway-home/hallway/discovery/ssdp"
+	"github.com/hallway-home/hallway/discovery/wsd"
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 	"github.com/hallway-home/hallway/sessions/media"
@@ -55,6 +57,8 @@ type Agent struct {
 	listen  netip.AddrPort
 	dir     *devices.Directory
 	mdns    *mdns.Engine
+	ssdp    *ssdp.Source
+	wsd     *wsd.Source
 	tracker *discovery.Tracker
 	media   *rtc.Factory
 	sip     *sessions.Agent
@@ -65,6 +69,7 @@ type Agent struct {
 	pair    api.PairState
 	subs    map[chan api.Event]struct{}
 	joining sync.Mutex // one joining at a time
+
 }
 
 // Run is one agent from its start to its end.
@@ -97,7 +102,7 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 		return nil, err
 	}
 	a.self = devices.NodeIDOf(&a.key.PublicKey)
-	if a.roster, err = trust.OpenLog(a.store); err != nil {
+	if a.roster, err = trust.OpenLog(a.store, trust.Options{HomeTime: a.homeTime}); err != nil {
 		return nil, err
 	}
 	a.mesh, err = overlay.New(overlay.Config{
@@ -111,7 +116,7 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 	}
 	a.dir = devices.NewDirectory(a.self)
 	a.tracker = discovery.NewTracker()
-	a.mdns = mdns.New(mdns.Config{Interfaces: cfg.Interfaces, Logger: a.log})
+	a.openDiscovery()
 	if a.window, err = pairing.RestoreWindow(a.store); err != nil {
 		return nil, err
 	}
@@ -135,8 +140,9 @@ func (a *Agent) openSessions() error {
 		auto = a.cfg.AutoAnswer == "yes"
 	}
 	a.sip, err = sessions.New(sessions.Config{
-		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media,
+		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media, Policy: a,
 		Behaviour: a.profile.Behaviour, Capability: a.profile.Capabilities, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
+		Examine: a.answerDoctor,
 	})
 	return err
 }
@@ -157,13 +163,13 @@ func (a *Agent) run(ctx context.Context) error {
 	start := func(f func(context.Context) error) { base.Go(func() error { return f(bctx) }) }
 	start(a.dir.Run)
 	start(a.mesh.Run)
-	start(func(ctx context.Context) error { return a.mdns.Run(ctx, a.sighted) })
+	start(a.discover)
 	start(a.followRoster)
 	start(a.followRecords)
 	start(a.followLive)
 	start(a.keepOwnRecord)
-	start(a.keepAnnounced)
 	start(a.followAddresses)
+	start(a.reviewRoster)
 	calls, cctx := errgroup.WithContext(inner)
 	context.AfterFunc(bctx, stopInner)
 	calls.Go(func() error { return a.sip.Run(cctx) })
@@ -176,37 +182,6 @@ func (a *Agent) run(ctx context.Context) error {
 	err = calls.Wait()
 	stopOuter()
 	return errors.Join(err, base.Wait())
-}
-
-// sighted takes what discovery sees: members are dialled, the rest is listed.
-func (a *Agent) sighted(s discovery.Sighting) {
-	if !a.tracker.Take(s) {
-		return
-	}
-	if n, err := discovery.ParseNeighbour(s); err == nil && !s.Gone && n.Prefix != [8]byte(a.self[:8]) {
-		a.mesh.HintPrefix(n.Prefix, n.Addrs)
-	}
-	a.listForeign()
-}
-
-// listForeign gives the directory everything that is no member; only what proved its
-// key over TLS is one, whatever it announces.
-func (a *Agent) listForeign() {
-	r := a.roster.Roster()
-	a.dir.SetForeign(a.tracker.Foreign(func(n discovery.Neighbour) bool {
-		if n.Prefix == [8]byte(a.self[:8]) {
-			return true
-		}
-		if r == nil {
-			return false
-		}
-		for id := range r.Members {
-			if [8]byte(id[:8]) == n.Prefix {
-				return true
-			}
-		}
-		return false
-	}))
 }
 
 func (a *Agent) followRoster(ctx context.Context) error {

@@ -80,6 +80,9 @@ func (a *Agent) keepOwnRecord(ctx context.Context) error {
 			if published == nil {
 				published = a.storedRecord()
 			}
+			if published != nil && len(now.Addrs) == 0 {
+				now.Addrs = published.Addrs // without an address nobody is told, and others should not forget
+			}
 			if published == nil || !reflect.DeepEqual(*published, now) {
 				if err := a.mesh.Publish(overlay.KindDevice, now); err != nil {
 					a.log.Error("cannot publish what this device is", "err", err)

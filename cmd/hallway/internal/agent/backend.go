@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
@@ -58,78 +57,6 @@ func (a *Agent) Decline(id string) error { return a.sip.Decline(id) }
 
 // Hangup implements api.Backend.
 func (a *Agent) Hangup(id string) error { return a.sip.Hangup(id) }
-
-// CreateHome implements api.Backend.
-func (a *Agent) CreateHome(name string) (string, error) {
-	about := a.about()
-	code, err := a.roster.Create(a.key, trust.CreateParams{HomeName: name, Name: about.Name, Room: about.Room, Class: about.Class})
-	if err != nil {
-		return "", err
-	}
-	a.settle()
-	return code.String(), nil
-}
-
-// settle makes the directory show a roster change before the API answers.
-func (a *Agent) settle() { a.dir.SetRoster(a.roster.Roster()) }
-
-// Home implements api.Backend.
-func (a *Agent) Home() (api.Home, error) {
-	r, err := a.home()
-	if err != nil {
-		return api.Home{}, err
-	}
-	h := api.Home{ID: r.Home, Name: r.Name, Domain: r.Home.Domain(), Epoch: r.Epoch}
-	for _, d := range a.dir.Snapshot().Devices {
-		if m, ok := r.Members[d.Node]; ok {
-			h.Members = append(h.Members, api.MemberOf(m))
-		}
-	}
-	return h, nil
-}
-
-// Remove implements api.Backend.
-func (a *Agent) Remove(slug string) error {
-	defer a.settle()
-	return a.roster.Remove(a.key, slug)
-}
-
-// Rename implements api.Backend.
-func (a *Agent) Rename(slug, name, room string) error {
-	defer a.settle()
-	return a.roster.Rename(a.key, slug, name, room)
-}
-
-// SetRoom implements api.Backend.
-func (a *Agent) SetRoom(name string) error {
-	defer a.settle()
-	return a.roster.SetRoom(a.key, name)
-}
-
-// SetGroup implements api.Backend.
-func (a *Agent) SetGroup(slug, name string, members []string) error {
-	for _, m := range members {
-		if _, ok := a.dir.Snapshot().Resolve(m); !ok {
-			return fmt.Errorf("%q: %w", m, trust.ErrNotFound)
-		}
-	}
-	defer a.settle()
-	return a.roster.SetGroup(a.key, slug, name, members)
-}
-
-// SetPerson implements api.Backend.
-func (a *Agent) SetPerson(slug, name string, phones []string) error {
-	var nodes []devices.NodeID
-	for _, p := range phones {
-		r, ok := a.dir.Snapshot().Resolve(p)
-		if !ok || r.Kind != devices.KindDevice {
-			return fmt.Errorf("the phone %q: %w", p, trust.ErrNotFound)
-		}
-		nodes = append(nodes, r.Devices[0].Node)
-	}
-	defer a.settle()
-	return a.roster.SetPerson(a.key, slug, name, devices.RoleDevice, nodes)
-}
 
 // OpenPairing implements api.Backend: a fresh code, shown by this new device.
 func (a *Agent) OpenPairing(minutes int) (api.PairState, error) {
@@ -248,40 +175,4 @@ func (a *Agent) publish(e api.Event) {
 		default: // a reader that stopped reading misses events; it can ask anew
 		}
 	}
-}
-
-// Doctor implements api.Backend: what only the running agent knows.
-func (a *Agent) Doctor(ctx context.Context, other string) []api.Check {
-	r, err := a.home()
-	if err != nil {
-		return []api.Check{{Name: "home", Level: "warn", Words: err.Error()}}
-	}
-	out := []api.Check{{Name: "home", Level: "ok", Words: fmt.Sprintf("%s has %d devices", r.Name, len(r.Members))}}
-	for _, d := range a.dir.Snapshot().Devices {
-		if d.Self || other != "" && d.Slug != devices.Slug(other) {
-			continue
-		}
-		out = append(out, a.examine(ctx, d))
-	}
-	if other != "" && !slices.ContainsFunc(a.dir.Snapshot().Devices, func(d devices.Device) bool { return d.Slug == devices.Slug(other) }) {
-		out = append(out, api.Check{Name: other, Level: "fail", Words: "no device has that name", Advice: "`hallway devices` lists them"})
-	}
-	return out
-}
-
-func (a *Agent) examine(ctx context.Context, d devices.Device) api.Check {
-	c := api.Check{Name: d.Slug}
-	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
-	defer cancel()
-	if d.Status == devices.NeverSeen {
-		c.Level, c.Words, c.Advice = "warn", "it was admitted but has not come yet", "switch it on, on this network"
-		return c
-	}
-	took, err := a.sip.Options(ctx, d.Node)
-	if err != nil {
-		c.Level, c.Words, c.Advice = "fail", "it does not answer: "+err.Error(), "check its power and network; `hallway doctor` there tells more"
-		return c
-	}
-	c.Level, c.Words = "ok", fmt.Sprintf("answers in %.1f ms", float64(took.Microseconds())/1000)
-	return c
 }

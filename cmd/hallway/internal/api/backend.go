@@ -25,19 +25,14 @@ type Backend interface {
 	Answer(id string) error
 	Decline(id string) error
 	Hangup(id string) error
-	CreateHome(name string) (recovery string, err error)
-	Home() (Home, error)
-	Remove(slug string) error
-	Rename(slug, name, room string) error
-	SetRoom(name string) error
-	SetGroup(slug, name string, members []string) error
-	SetPerson(slug, name string, phones []string) error
+	HomeBackend
 	OpenPairing(minutes int) (PairState, error)
 	ClosePairing() error
 	Pairing() PairState
 	Add(ctx context.Context, req AddRequest) (devices.Member, error)
 	Invite(minutes int, seed string) (InviteState, error)
-	Doctor(ctx context.Context, other string) []Check
+	Doctor(ctx context.Context) []Check
+	Diagnose(ctx context.Context, from, to string) (Diagnosis, error)
 	Events(ctx context.Context) <-chan Event
 }
 
@@ -53,25 +48,6 @@ type Status struct {
 	URI     string         `json:"uri,omitempty" doc:"SIP URI of this device"`
 	Since   time.Time      `json:"since"`
 	PID     int            `json:"pid"`
-}
-
-// Home is what this node knows of its home.
-type Home struct {
-	ID      devices.HomeID `json:"id"`
-	Name    string         `json:"name"`
-	Domain  string         `json:"domain"`
-	Epoch   uint64         `json:"epoch" doc:"number of roster edits"`
-	Members []Member       `json:"members"`
-}
-
-// Member is one node of the home.
-type Member struct {
-	Slug  string         `json:"slug"`
-	Name  string         `json:"name"`
-	Room  string         `json:"room,omitempty"`
-	Class devices.Class  `json:"class"`
-	Role  devices.Role   `json:"role"`
-	Node  devices.NodeID `json:"node"`
 }
 
 // PairState is an open window on a new device, or the last one.
@@ -106,9 +82,21 @@ type AddRequest struct {
 // Check is one finding of the doctor.
 type Check struct {
 	Name   string `json:"name"`
-	Level  string `json:"level" enum:"ok,warn,fail"`
+	Device string `json:"device,omitempty" doc:"where a name has several devices: which one"`
+	Level  string `json:"level" enum:"ok,warn,fail,skip" doc:"skip: could not be tried"`
 	Words  string `json:"words"`
 	Advice string `json:"advice,omitempty"`
+}
+
+// Diagnosis says whether one device can call a name, and if not, why.
+type Diagnosis struct {
+	From   string  `json:"from"`
+	To     string  `json:"to"`
+	OK     bool    `json:"ok"`
+	Cause  string  `json:"cause,omitempty" doc:"the leg that fails first"`
+	Words  string  `json:"words" doc:"the verdict, one sentence"`
+	Advice string  `json:"advice,omitempty"`
+	Legs   []Check `json:"legs"`
 }
 
 // Event is one entry of the stream; exactly one of the bodies is set.

@@ -40,11 +40,11 @@ func statusOf(err error) int {
 	switch {
 	case is(sessions.ErrUnknown, sessions.ErrNoSuchCall, trust.ErrNotFound):
 		return http.StatusNotFound
-	case is(trust.ErrNotOwner, trust.ErrLastOwner, trust.ErrRemoved, pairing.ErrWrongCode):
+	case is(trust.ErrNotOwner, trust.ErrLastOwner, trust.ErrRemoved, trust.ErrSenior, trust.ErrNoSecond, trust.ErrRecovery, pairing.ErrWrongCode):
 		return http.StatusForbidden
 	case is(trust.ErrNoHome, sessions.ErrNoHome, trust.ErrHomeExists, sessions.ErrNotRinging, sessions.ErrAlone, pairing.ErrBusy, pairing.ErrClosed, trust.ErrFull):
 		return http.StatusConflict
-	case is(pairing.ErrCode, ErrInput):
+	case is(pairing.ErrCode, trust.ErrCode, trust.ErrEditForm, trust.ErrEditSize, ErrInput):
 		return http.StatusUnprocessableEntity
 	case is(sessions.ErrTooMany, pairing.ErrGuessing):
 		return http.StatusTooManyRequests
@@ -121,10 +121,16 @@ func reads(a huma.API, b Backend) {
 		}
 		return &out[devices.Resolution]{r}, nil
 	})
-	huma.Register(a, op("doctor", http.MethodGet, "/doctor", "What the agent finds wrong"), func(ctx context.Context, in *struct {
-		Device string `query:"device" maxLength:"64"`
-	}) (*out[[]Check], error) {
-		return &out[[]Check]{orEmpty(b.Doctor(ctx, in.Device))}, nil
+	huma.Register(a, op("doctor", http.MethodGet, "/doctor", "What the agent finds wrong"), func(ctx context.Context, _ *struct{}) (*out[[]Check], error) {
+		return &out[[]Check]{orEmpty(b.Doctor(ctx))}, nil
+	})
+	huma.Register(a, op("diagnose", http.MethodGet, "/doctor/call", "Whether one device can call another, leg by leg; nobody is rung"), func(ctx context.Context, in *struct {
+		From string `query:"from" maxLength:"200" doc:"a device; empty: this one"`
+		To   string `query:"to" minLength:"1" required:"true" maxLength:"200" doc:"device, room, group or person"`
+	}) (*out[Diagnosis], error) {
+		d, err := b.Diagnose(ctx, in.From, in.To)
+		d.Legs = orEmpty(d.Legs)
+		return &out[Diagnosis]{d}, problem(err)
 	})
 }
 
@@ -164,59 +170,6 @@ func callRoutes(a huma.API, b Backend) {
 	}
 }
 
-func homeRoutes(a huma.API, b Backend) {
-	get(a, "home", "/home", "The home and its members", b.Home)
-	huma.Register(a, op("create-home", http.MethodPost, "/home", "Make a home; the recovery code is shown this once"), func(_ context.Context, in *struct {
-		Body struct {
-			Name string `json:"name" minLength:"1" maxLength:"64"`
-		}
-	}) (*out[struct {
-		Recovery string `json:"recovery"`
-	}], error) {
-		code, err := b.CreateHome(in.Body.Name)
-		if err != nil {
-			return nil, problem(err)
-		}
-		o := &out[struct {
-			Recovery string `json:"recovery"`
-		}]{}
-		o.Body.Recovery = code
-		return o, nil
-	})
-	huma.Register(a, op("remove", http.MethodDelete, "/home/members/{slug}", "Remove a device for good"), func(_ context.Context, in *bySlug) (*none, error) {
-		return nil, problem(b.Remove(in.Slug))
-	})
-	huma.Register(a, op("rename", http.MethodPatch, "/home/names/{slug}", "Rename something; its URI stays"), func(_ context.Context, in *struct {
-		Slug string `path:"slug" maxLength:"64"`
-		Body struct {
-			Name string `json:"name,omitempty" maxLength:"64"`
-			Room string `json:"room,omitempty" maxLength:"64" doc:"devices only: move it there"`
-		}
-	}) (*none, error) {
-		return nil, problem(b.Rename(in.Slug, in.Body.Name, in.Body.Room))
-	})
-	huma.Register(a, op("set-room", http.MethodPost, "/home/rooms", "Make a room"), func(_ context.Context, in *struct {
-		Body struct {
-			Name string `json:"name" minLength:"1" maxLength:"64"`
-		}
-	}) (*none, error) {
-		return nil, problem(b.SetRoom(in.Body.Name))
-	})
-	type named struct {
-		Body struct {
-			Slug    string   `json:"slug,omitempty" maxLength:"64" doc:"which one to change; empty makes one"`
-			Name    string   `json:"name" minLength:"1" maxLength:"64"`
-			Members []string `json:"members" maxItems:"32" doc:"names"`
-		}
-	}
-	huma.Register(a, op("set-group", http.MethodPost, "/home/groups", "Make or change a group of names"), func(_ context.Context, in *named) (*none, error) {
-		return nil, problem(b.SetGroup(in.Body.Slug, in.Body.Name, in.Body.Members))
-	})
-	huma.Register(a, op("set-person", http.MethodPost, "/home/persons", "Make or change a person and their phones"), func(_ context.Context, in *named) (*none, error) {
-		return nil, problem(b.SetPerson(in.Body.Slug, in.Body.Name, in.Body.Members))
-	})
-}
-
 func pairRoutes(a huma.API, b Backend) {
 	get(a, "pairing", "/pair", "The pairing window of this device", func() (PairState, error) { return b.Pairing(), nil })
 	type minutes struct {
@@ -240,11 +193,6 @@ func pairRoutes(a huma.API, b Backend) {
 		s, err := b.Invite(in.Body.Minutes, in.Body.Seed)
 		return &out[InviteState]{s}, problem(err)
 	})
-}
-
-// MemberOf shows a roster entry.
-func MemberOf(m devices.Member) Member {
-	return Member{m.Slug, m.Name, m.Room, m.Class, m.Role, m.Node}
 }
 
 func eventRoute(a huma.API, b Backend) {
