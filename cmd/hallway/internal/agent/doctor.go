@@ -118,7 +118,19 @@ func (a *Agent) relay(ctx context.Context, caller devices.Device, to string) (ap
 	if r.Diagnosis == nil {
 		return api.Diagnosis{}, fmt.Errorf("%s answered without a finding", caller.Name)
 	}
-	d := *r.Diagnosis
+	return *r.Diagnosis, nil
+}
+
+// readReply reads what another member's doctor says: bounded, and fit to be shown.
+func readReply(raw []byte) (reply, error) {
+	var r reply
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return reply{}, err
+	}
+	d := r.Diagnosis
+	if d == nil {
+		return r, nil
+	}
 	for _, s := range []*string{&d.From, &d.To, &d.Cause, &d.Words, &d.Advice} {
 		*s = shown(*s)
 	}
@@ -129,7 +141,7 @@ func (a *Agent) relay(ctx context.Context, caller devices.Device, to string) (ap
 			*s = shown(*s)
 		}
 	}
-	return d, nil
+	return r, nil
 }
 
 // shown is what another device said, fit for a terminal.
@@ -144,16 +156,16 @@ func shown(s string) string {
 }
 
 func (a *Agent) ask(ctx context.Context, d devices.Device, q question) (reply, error) {
-	var r reply
 	raw, err := json.Marshal(q)
 	if err != nil {
-		return r, err
+		return reply{}, err
 	}
 	answer, err := a.sip.Ask(ctx, d.Node, raw)
 	if err != nil {
-		return r, err
+		return reply{}, err
 	}
-	if err := json.Unmarshal(answer, &r); err != nil {
+	r, err := readReply(answer)
+	if err != nil {
 		return r, fmt.Errorf("%s answered what cannot be read", d.Name)
 	}
 	return r, nil
