@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
 	"github.com/hallway-home/hallway/cmd/hallway/internal/doctor"
@@ -44,12 +47,15 @@ func (a *Agent) Doctor(ctx context.Context) []api.Check {
 		return []api.Check{{Name: "home", Level: "warn", Words: err.Error()}}
 	}
 	out := []api.Check{{Name: "home", Level: "ok", Words: fmt.Sprintf("%s has %d devices", r.Name, len(r.Members))}}
-	for _, d := range a.dir.Snapshot().Devices {
-		if !d.Self {
-			out = append(out, a.examine(ctx, d))
-		}
+	others := slices.DeleteFunc(slices.Clone(a.dir.Snapshot().Devices), func(d devices.Device) bool { return d.Self })
+	found := make([]api.Check, len(others))
+	var g errgroup.Group
+	g.SetLimit(maxExamined) // side by side: each that is off costs 3 s
+	for i, d := range others {
+		g.Go(func() error { found[i] = a.examine(ctx, d); return nil })
 	}
-	return out
+	_ = g.Wait()
+	return append(out, found...)
 }
 
 func (a *Agent) examine(ctx context.Context, d devices.Device) api.Check {
