@@ -90,6 +90,10 @@ func (id HomeID) IsZero() bool { return id == HomeID{} }
 // Domain is the home's own domain (RFC 8375); it is never sent to an outside resolver.
 func (id HomeID) Domain() string { return id.String() + ".home.arpa" }
 
+// AppHost is the one host name of the companion app on the LAN: every node of the home
+// leads it to itself.
+func (id HomeID) AppHost() string { return "hallway-" + hex.EncodeToString(id[:4]) + ".local" }
+
 // MarshalText makes JSON show hexadecimal.
 func (id HomeID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
@@ -248,9 +252,10 @@ type Liveness struct {
 
 // Foreign is something on the LAN that is not a member: a hint, never trusted.
 type Foreign struct {
-	ID        string           `json:"id"` // stable for the thing, e.g. "mdns:Kitchen Speaker._raop._tcp"
+	ID        string           `json:"id"` // stable for the thing, e.g. "mdns:Kitchen@speaker.local"
 	Name      string           `json:"name"`
-	Kinds     []string         `json:"kinds"` // service types seen, e.g. "_rtsp._tcp"
+	Is        string           `json:"is"`    // in plain words, e.g. "camera"
+	Kinds     []string         `json:"kinds"` // service and device types seen, e.g. "_rtsp._tcp"
 	Addrs     []netip.AddrPort `json:"addrs"`
 	Protocols []string         `json:"protocols"` // "mdns", "ssdp", "wsd"
 	LastSeen  time.Time        `json:"last_seen"`

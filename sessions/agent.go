@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -31,6 +32,7 @@ type Agent struct {
 	dialogs map[dialogKey]*Call
 	watch   map[chan CallInfo]struct{}
 	rate    map[devices.NodeID]*bucket
+	exams   chan struct{} // one token for each examination that runs here
 	wg      sync.WaitGroup
 }
 
@@ -45,6 +47,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger, gate: newGate(),
 		calls: map[string]*Call{}, dialogs: map[dialogKey]*Call{}, watch: map[chan CallInfo]struct{}{}, rate: map[devices.NodeID]*bucket{},
+		exams: make(chan struct{}, maxExams),
 	}
 	quiet := slog.New(slog.DiscardHandler) // it logs each peer's misbehaviour as an error
 	a.tpl = sip.NewTransportLayer(noResolver(), sip.NewParser(), nil,
@@ -80,10 +83,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			for _, c := range a.live() {
-				c.finish(ending{code: statusOK, words: "This device stops.", bye: true})
-			}
+			a.finishAll()
 			a.wg.Wait()
+			a.gate.close()
 			_ = a.cfg.Flows.SIP().Close()
 			if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
 				a.log.Debug("the SIP side ended", "err", err)
@@ -96,6 +98,15 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.checkFlows()
 		}
 	}
+}
+
+// finishAll ends every call at once: each may wait 2 s for a peer that does not answer.
+func (a *Agent) finishAll() {
+	var wg sync.WaitGroup
+	for _, c := range a.live() {
+		wg.Go(func() { c.finish(ending{code: statusOK, words: "This device stops.", bye: true}) })
+	}
+	wg.Wait()
 }
 
 // spawn runs f as a goroutine that Run waits for. It reports false after the end.
@@ -218,10 +229,18 @@ func (a *Agent) call(id string) (*Call, error) {
 	if c, ok := a.calls[id]; ok {
 		return c, nil
 	}
-	for _, c := range a.calls { // a unique beginning is enough for people
-		if len(id) >= 4 && len(c.id) > len(id) && c.id[:len(id)] == id {
-			return c, nil
+	var found []*Call // a unique beginning is enough for people
+	for _, c := range a.calls {
+		if len(id) >= 4 && strings.HasPrefix(c.id, id) {
+			found = append(found, c)
 		}
+	}
+	switch len(found) {
+	case 0:
+	case 1:
+		return found[0], nil
+	default:
+		return nil, fmt.Errorf("%w: %d calls begin with %q; give more of it", ErrNoSuchCall, len(found), id)
 	}
 	return nil, fmt.Errorf("%w: %q; `hallway calls` lists them", ErrNoSuchCall, id)
 }
@@ -321,26 +340,47 @@ func (a *Agent) tell(info CallInfo) {
 	}
 }
 
-// bucket bounds INVITEs from one member.
+// bucket bounds INVITEs from one member, and what is logged about it.
 type bucket struct {
 	tokens float64
 	at     time.Time
+	warned time.Time
+}
+
+// bucket must be called with mu held.
+func (a *Agent) bucket(peer devices.NodeID, now time.Time) *bucket {
+	b := a.rate[peer]
+	if b == nil {
+		b = &bucket{tokens: callBurst, at: now}
+		a.rate[peer] = b
+	}
+	return b
 }
 
 func (a *Agent) mayInvite(peer devices.NodeID) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b := a.rate[peer]
 	now := time.Now()
-	if b == nil {
-		b = &bucket{callBurst, now}
-		a.rate[peer] = b
-	}
+	b := a.bucket(peer, now)
 	b.tokens = min(callBurst, b.tokens+now.Sub(b.at).Seconds()*callsPerSecond)
 	b.at = now
 	if b.tokens < 1 {
 		return false
 	}
 	b.tokens--
+	return true
+}
+
+// mayWarn reports whether a member's misbehaviour is to be logged: a flood must not fill
+// the disk with words about it.
+func (a *Agent) mayWarn(peer devices.NodeID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	b := a.bucket(peer, now)
+	if !b.warned.IsZero() && now.Sub(b.warned) < warnEvery {
+		return false
+	}
+	b.warned = now
 	return true
 }

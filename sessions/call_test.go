@@ -36,6 +36,15 @@ func TestTwoPartyCall(t *testing.T) {
 		t.Errorf("callee sees %q", got)
 	}
 	eventually(t, "cameras are free", func() bool { return tv.media.open.Load() == 0 && panel.media.open.Load() == 0 })
+	for _, p := range []*phone{tv, panel} {
+		for _, c := range p.Agent.calls {
+			c.mu.Lock()
+			if c.dialog != nil || c.incoming != nil {
+				t.Error("the history holds on to the media of an ended call")
+			}
+			c.mu.Unlock()
+		}
+	}
 }
 
 func TestCallerHangsUp(t *testing.T) {
@@ -270,10 +279,37 @@ func TestRemovedMemberLosesItsCalls(t *testing.T) {
 	}
 }
 
-func TestOptions(t *testing.T) {
-	h := newHouse(t, member{slug: "tv"}, member{slug: "panel"})
-	rtt, err := h.phones["tv"].Options(t.Context(), h.phones["panel"].id)
-	if err != nil || rtt <= 0 {
-		t.Fatal(rtt, err)
+// The beginning of an ID names a call only while it is unique.
+func TestBeginningOfACallID(t *testing.T) {
+	h := newHouse(t, member{slug: "tv"})
+	tv := h.phones["tv"]
+	for _, id := range []string{"abcd11", "abcd22"} {
+		if err := tv.add(tv.newCall(id, "out", StateEnded, selfOf(t, tv).AOR, selfOf(t, tv).AOR)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tv.Get("abcd"); err == nil || !strings.Contains(err.Error(), "2 calls") {
+		t.Errorf("an ambiguous beginning: %v", err)
+	}
+	if c, err := tv.Get("abcd1"); err != nil || c.ID != "abcd11" {
+		t.Errorf("%+v %v", c, err)
+	}
+}
+
+// What the policy of the called device says reaches the person who calls.
+func TestPolicySpeaksToTheCaller(t *testing.T) {
+	h := newHouse(t, member{slug: "tv"}, member{slug: "nursery", config: func(c *Config) { c.Policy = noCalls{} }})
+	h.phones["tv"].calls("nursery")
+	if got := h.phones["tv"].is(StateEnded); got.Code != 403 || got.Reason != "Nursery does not take the call: Not Before Eight." {
+		t.Errorf("%+v", got)
+	}
+	if n := len(h.phones["nursery"].Calls()); n != 0 {
+		t.Errorf("the nursery noticed %d calls", n)
+	}
+	for phrase, want := range map[string]string{"": "takes", "Forbidden": "takes", "a\x1b[2Jb": "a[2Jb", strings.Repeat("x", 999): "xxx"} {
+		got := outcome{code: 403, phrase: phrase}.words("It")
+		if want = strings.Replace(want, "takes", "does not take calls", 1); !strings.Contains(got, want) || len(got) > 300 || strings.Contains(got, "\x1b") {
+			t.Errorf("%q became %q", phrase, got)
+		}
 	}
 }

@@ -20,6 +20,8 @@ const (
 	// callsPerSecond bounds INVITEs from one member: the transaction layer holds about
 	// 12 kB for 32 s after each.
 	callsPerSecond, callBurst = 20, 40
+	// warnEvery: the misbehaviour of one member is logged once in this time.
+	warnEvery = time.Minute
 	// goneAfter: a dialog outlives its flow this long (decisions: 10 s).
 	goneAfter = 10 * time.Second
 	// callerPatience bounds how long a caller lets the other side ring.
@@ -63,6 +65,9 @@ type Config struct {
 	AutoAnswer bool                  // the owner's rule for this device
 	Version    string
 	Logger     *slog.Logger // nil discards
+	// Examine answers a question of another member's doctor, a body of QuestionType; nil
+	// refuses. It is called for few members at a time, and its context is bounded.
+	Examine func(ctx context.Context, from devices.Device, question []byte) (answer []byte, err error)
 }
 
 // Errors of the methods.

@@ -330,7 +330,7 @@ func (h *house) dirMembers() map[devices.NodeID]bool {
 // fakeMedia counts what is open; its session description names what flows.
 type fakeMedia struct {
 	open, living, starts atomic.Int64
-	noCodec              atomic.Bool
+	noCodec, blocked     atomic.Bool
 	slow                 atomic.Int64 // nanoseconds that Answer takes
 	mu                   sync.Mutex
 	legs                 []*fakeLeg
@@ -346,10 +346,12 @@ type fakeLeg struct {
 	media    []MediaState
 	done     chan struct{}
 	err      error
+	broken   chan struct{}
+	restarts atomic.Int64
 }
 
 func (m *fakeMedia) NewLeg(cfg LegConfig) (Leg, error) {
-	l := &fakeLeg{m: m, caps: cfg.Capabilities, done: make(chan struct{})}
+	l := &fakeLeg{m: m, caps: cfg.Capabilities, done: make(chan struct{}), broken: make(chan struct{}, 1)}
 	m.living.Add(1)
 	m.mu.Lock()
 	m.legs = append(m.legs, l)
@@ -432,7 +434,23 @@ func (l *fakeLeg) Media() []MediaState {
 }
 func (l *fakeLeg) Stats() LegStats       { return LegStats{} }
 func (l *fakeLeg) Done() <-chan struct{} { return l.done }
-func (l *fakeLeg) Err() error            { return l.err }
+
+// Connected is at once, or never when the path is blocked.
+func (l *fakeLeg) Connected() <-chan struct{} {
+	ch := make(chan struct{})
+	if !l.m.blocked.Load() {
+		close(ch)
+	}
+	return ch
+}
+func (l *fakeLeg) Err() error { return l.err }
+
+func (l *fakeLeg) Broken() <-chan struct{} { return l.broken }
+
+func (l *fakeLeg) Restart(ctx context.Context) ([]byte, error) {
+	l.restarts.Add(1)
+	return l.Offer(ctx)
+}
 
 func (l *fakeLeg) Close() error {
 	l.mu.Lock()

@@ -1,9 +1,6 @@
 package sessions
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -74,24 +71,31 @@ func (a *Agent) onRequest(req *sip.Request, tx *sip.ServerTx) {
 		}
 		a.onInvite(req, tx, peer)
 	case sip.ACK: // the 2xx travelled over a reliable flow: nothing waits for it
+		tx.Terminate() // nobody answers an ACK, so the library would keep it as long as the flow
 	case sip.BYE:
 		a.onBye(req, tx, peer)
 	case sip.CANCEL: // its INVITE is gone: the transaction layer takes the others
 		a.refuse(req, tx, refusal{statusNoCall, "Call/Transaction Does Not Exist"})
 	case sip.OPTIONS:
-		a.onOptions(req, tx)
+		a.onOptions(req, tx, peer)
 	}
 }
 
 func (a *Agent) refuse(req *sip.Request, tx *sip.ServerTx, err error) {
 	if req.Method == sip.ACK {
-		return // is never answered
+		tx.Terminate() // is never answered
+		return
 	}
 	code, phrase := statusOf(err)
 	res := sip.NewResponseFromRequest(req, code, phrase, nil)
 	decorate(res, req)
 	if err := tx.Respond(res); err != nil {
 		a.log.Debug("cannot refuse", "err", err)
+	}
+	if req.Method == sip.INVITE {
+		// Over a reliable flow nothing is sent twice: to wait 32 s for the ACK (RFC 3261
+		// section 17.2.1) would only let refused calls pile up.
+		tx.Terminate()
 	}
 	a.gate.free(branchOf(req.Via()))
 }
@@ -104,7 +108,9 @@ func (a *Agent) mayClaim(req *sip.Request, peer devices.NodeID) (devices.Device,
 	}
 	from := req.From().Address
 	if from.Scheme != "sip" || from.User != d.AOR.Slug || !strings.EqualFold(from.Host, d.AOR.Home.Domain()) { // check: From against TLS peer
-		a.log.Warn("a member spoke in another name", "peer", peer, "from", from.String())
+		if a.mayWarn(peer) {
+			a.log.Warn("a member spoke in another name", "peer", peer, "from", from.String())
+		}
 		return d, refusal{statusForbidden, "Forbidden"}
 	}
 	return d, nil
@@ -200,7 +206,11 @@ func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []b
 	a := c.a
 	defer a.gate.free(branchOf(in.req.Via()))
 	cancelled := make(chan *sip.Request, 1)
-	in.tx.OnCancel(func(r *sip.Request) { cancelled <- r })
+	if !in.tx.OnCancel(func(r *sip.Request) { cancelled <- r }) { // it came while the answer was made
+		in.once.Do(func() {})
+		c.finish(ending{code: statusCancelled, words: d.device.Name + " gave up calling.", missed: true})
+		return
+	}
 	a.tell(c.Info())
 	if a.cfg.AutoAnswer {
 		in.verdicts <- accept
@@ -232,7 +242,7 @@ func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []b
 	case <-timer.C:
 		c.refuseHere(in, d, self, statusUnavailable, "Temporarily Unavailable", "Nobody answered here.", true)
 	case e := <-in.done:
-		in.final(c.response(in.req, d, self, sip.StatusServiceUnavailable, e.words))
+		in.final(c.response(in.req, d, self, e.unanswered(), e.words))
 	}
 }
 
@@ -245,7 +255,8 @@ func (c *Call) refuseHere(in *incoming, d *dialog, self devices.Device, code int
 func (c *Call) acceptHere(in *incoming, self devices.Device, d *dialog, answer []byte) {
 	res := c.response(in.req, d, self, statusOK, "OK")
 	setSDP(res, answer)
-	if !c.establish(d) {
+	if !c.establish(d) { // the call ended in the same moment
+		in.final(c.response(in.req, d, self, sip.StatusServiceUnavailable, "Service Unavailable"))
 		return
 	}
 	if !in.final(res) {
@@ -331,59 +342,34 @@ func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 		return
 	}
 	c.mu.Lock()
-	stale := req.CSeq().SeqNo <= d.remoteSeq
+	stale, early := req.CSeq().SeqNo <= d.remoteSeq, !d.established
 	if !stale {
 		d.remoteSeq = req.CSeq().SeqNo
 	}
 	c.mu.Unlock()
-	if stale {
+	switch {
+	case stale:
 		a.refuse(req, tx, refusal{500, "CSeq Out Of Order"})
 		return
+	case early: // RFC 3261 section 14.2: the first INVITE has no final response yet
+		a.refuse(req, tx, refusal{500, "Still Ringing"})
+		return
 	}
+	if !c.changing.TryLock() { // RFC 3261 section 14.2
+		a.refuse(req, tx, refusal{statusPending, "Request Pending"})
+		return
+	}
+	defer c.changing.Unlock()
 	answer, err := d.leg.Answer(c.ctx, req.Body())
 	if err != nil {
 		a.refuse(req, tx, ErrNoCommonCodec) // the session goes on unchanged
 		return
 	}
+	c.agree()
 	res := c.response(req, d, self, statusOK, "OK")
 	setSDP(res, answer)
 	if err := tx.Respond(res); err != nil {
 		a.log.Debug("cannot answer a re-INVITE", "err", err)
 	}
 	a.gate.free(branchOf(req.Via()))
-}
-
-func (a *Agent) onOptions(req *sip.Request, tx *sip.ServerTx) {
-	res := sip.NewResponseFromRequest(req, statusOK, "OK", nil)
-	res.AppendHeader(sip.NewHeader("Allow", strings.Join(methods(), ", ")))
-	res.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
-	if err := tx.Respond(res); err != nil {
-		a.log.Debug("cannot answer OPTIONS", "err", err)
-	}
-}
-
-// Options asks a member whether its SIP side lives (RFC 3261 section 11) and says how
-// long the answer took.
-func (a *Agent) Options(ctx context.Context, node devices.NodeID) (time.Duration, error) {
-	self, err := a.self()
-	if err != nil {
-		return 0, err
-	}
-	d, ok := a.cfg.Resolver().Device(node)
-	if !ok {
-		return 0, ErrUnknown
-	}
-	if err := a.reach(ctx, node); err != nil {
-		return 0, err
-	}
-	start := time.Now()
-	dlg := &dialog{peer: node, callID: token(16), localTag: token(8), local: uri(self.AOR), remote: uri(d.AOR), target: uri(d.AOR)}
-	res, err := a.roundTrip(ctx, a.request(sip.OPTIONS, dlg, 1))
-	if err != nil {
-		return 0, errors.Join(fmt.Errorf("%s did not answer", d.Name), err)
-	}
-	if res.StatusCode != statusOK {
-		return 0, fmt.Errorf("%s answered with SIP status %d", d.Name, res.StatusCode)
-	}
-	return time.Since(start), nil
 }

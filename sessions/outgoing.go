@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -75,8 +77,28 @@ func choose(mine profiles.Capabilities, all []devices.Device) []*branch {
 
 // outcome of one branch.
 type outcome struct {
-	code int
-	err  error
+	code   int
+	phrase string // reason phrase of the other side
+	err    error
+}
+
+// words says what it means to the person who called name; a refusal by policy brings its
+// own reason.
+func (o outcome) words(name string) string {
+	if p := strings.TrimSuffix(strings.Map(printable, o.phrase), "."); o.code == statusForbidden && p != "" && p != "Forbidden" {
+		return fmt.Sprintf("%s does not take the call: %s.", name, p[:min(len(p), maxPhrase)])
+	}
+	return words(o.code, name)
+}
+
+// maxPhrase bounds what another device may say to the person who calls it.
+const maxPhrase = 200
+
+func printable(r rune) rune {
+	if !unicode.IsPrint(r) {
+		return -1
+	}
+	return r
 }
 
 // ring runs all branches and settles the call when none was accepted.
@@ -88,7 +110,7 @@ func (c *Call) ring(self devices.Device, name string, branches []*branch) {
 		go func() {
 			o := c.try(ctx, self, i, b)
 			if o.code != statusOK {
-				c.branchState(i, words(o.code, b.device.Name), o.code)
+				c.branchState(i, o.words(b.device.Name), o.code)
 			}
 			results <- o
 		}()
@@ -108,7 +130,7 @@ func (c *Call) ring(self devices.Device, name string, branches []*branch) {
 		if len(branches) == 1 {
 			name = branches[0].device.Name
 		}
-		c.finish(ending{code: best.code, words: words(best.code, name)})
+		c.finish(ending{code: best.code, words: best.words(name)})
 	}
 }
 
@@ -194,7 +216,7 @@ func (c *Call) invite(ctx context.Context, i int, d *dialog, offer []byte) (outc
 				if cancelled {
 					return outcome{code: c.cancelCode(ctx)}, false
 				}
-				return outcome{code: res.StatusCode}, false
+				return outcome{code: res.StatusCode, phrase: res.Reason}, false
 			}
 		case <-tx.Done():
 			return outcome{code: sip.StatusServiceUnavailable, err: errors.Join(errNoDial, tx.Err())}, false
@@ -229,7 +251,7 @@ func (a *Agent) cancelInvite(c *Call, d *dialog) {
 	}
 	req.AppendHeader(&sip.CSeqHeader{SeqNo: inv.CSeq().SeqNo, MethodName: sip.CANCEL})
 	c.mu.Lock()
-	won := c.dialog != nil && c.dialog != d
+	won := c.info.Peer != "" && c.info.Peer != d.device.Slug
 	c.mu.Unlock()
 	if won {
 		req.AppendHeader(reasonHeader(statusOK, elsewhere))
@@ -265,7 +287,7 @@ func (c *Call) accepted(i int, d *dialog, res *sip.Response) (outcome, bool) {
 	if ct := res.Contact(); ct != nil {
 		d.target = *ct.Address.Clone()
 	}
-	a.ack(d)
+	a.ack(d, d.invite.CSeq().SeqNo)
 	if !c.establish(d) {
 		a.spawn(func() { a.bye(d, reasonHeader(statusOK, elsewhere)) })
 		return outcome{code: statusCancelled}, false
@@ -287,8 +309,8 @@ func (c *Call) accepted(i int, d *dialog, res *sip.Response) (outcome, bool) {
 }
 
 // ack confirms a 2xx end to end (RFC 3261 section 13.2.2.4).
-func (a *Agent) ack(d *dialog) {
-	req := a.request(sip.ACK, d, d.invite.CSeq().SeqNo)
+func (a *Agent) ack(d *dialog, seq uint32) {
+	req := a.request(sip.ACK, d, seq)
 	if err := a.tpl.WriteMsg(req); err != nil {
 		a.log.Warn("cannot confirm the call", "peer", d.device.Slug, "err", err)
 	}

@@ -21,8 +21,10 @@ type guard struct {
 
 func guards() []guard {
 	return []guard{
-		{"record signature", "devices/overlay", "."},
-		{"record size", "devices/overlay", "."},
+		{"record signature", "devices/overlay", "TestRecord"},
+		{"record size", "devices/overlay", "TestRecord"},
+		{"binding signature", "devices/overlay", "TestBinding"},
+		{"blob hash", "devices/overlay", "TestBlobHash"},
 		{"roster signature", "devices/trust", "."},
 		{"code limit", "devices/pairing", "."},
 		{"on-link source", "discovery/mdns", "."},

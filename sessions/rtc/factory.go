@@ -33,8 +33,9 @@ import (
 )
 
 const (
-	// iceFailed: a pair that was not heard for this long is gone (decisions: 15 s).
-	iceFailed = 15 * time.Second
+	// iceFailed: a pair that was not heard for this long is gone (decisions: 15 s). pion calls
+	// it disconnected after iceQuiet and counts the rest from there.
+	iceFailed, iceQuiet = 15 * time.Second, 5 * time.Second
 	// iceKeepalive also keeps consent fresh (RFC 7675).
 	iceKeepalive = 2 * time.Second
 )
@@ -59,6 +60,9 @@ type Factory struct {
 	cert webrtc.Certificate
 	port *port
 	err  error
+
+	mu   sync.Mutex
+	legs map[*Leg]struct{} // living ones
 }
 
 // New makes a factory.
@@ -66,7 +70,7 @@ func New(cfg Config) *Factory {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Factory{cfg: cfg}
+	return &Factory{cfg: cfg, legs: map[*Leg]struct{}{}}
 }
 
 // NewLeg implements sessions.Media.
@@ -83,7 +87,18 @@ func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
 		f.port.release()
 		return nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
-	return newLeg(f, pc, cfg), nil
+	l := newLeg(f, pc, cfg)
+	f.mu.Lock()
+	f.legs[l] = struct{}{}
+	f.mu.Unlock()
+	return l, nil
+}
+
+func (f *Factory) forget(l *Leg) {
+	f.mu.Lock()
+	delete(f.legs, l)
+	f.mu.Unlock()
+	f.port.release()
 }
 
 // payload types are fixed, so that both sides agree without surprises; RFC 3551 names
@@ -161,7 +176,7 @@ func (f *Factory) build() {
 
 func (f *Factory) settings() webrtc.SettingEngine {
 	s := webrtc.SettingEngine{LoggerFactory: &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}}
-	s.SetICETimeouts(5*time.Second, iceFailed, iceKeepalive)
+	s.SetICETimeouts(iceQuiet, iceFailed-iceQuiet, iceKeepalive)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled) // our own engine resolves .local
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)

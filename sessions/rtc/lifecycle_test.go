@@ -345,3 +345,36 @@ func BenchmarkOfferAnswer(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// A side that never answers is given up after 15 s, not later: until then a person waits
+// in a silent call.
+func TestSilentSideIsGivenUpInTime(t *testing.T) {
+	t.Parallel()
+	_, a := fakeSide(t, Config{}, "tv")
+	_, b := fakeSide(t, Config{}, "panel")
+	offer, err := a.Offer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := b.Answer(t.Context(), offer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := a.SetAnswer(t.Context(), answer); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-a.Done():
+		if took := time.Since(start); took < iceFailed-time.Second || !strings.Contains(a.Err().Error(), "stopped answering") {
+			t.Errorf("given up after %v: %v", took, a.Err())
+		}
+	case <-a.Connected():
+		t.Error("connected to nobody")
+	case <-time.After(iceFailed + 3*time.Second):
+		t.Errorf("not given up after %v", time.Since(start))
+	}
+}

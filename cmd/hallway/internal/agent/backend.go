@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
@@ -176,40 +175,4 @@ func (a *Agent) publish(e api.Event) {
 		default: // a reader that stopped reading misses events; it can ask anew
 		}
 	}
-}
-
-// Doctor implements api.Backend: what only the running agent knows.
-func (a *Agent) Doctor(ctx context.Context, other string) []api.Check {
-	r, err := a.home()
-	if err != nil {
-		return []api.Check{{Name: "home", Level: "warn", Words: err.Error()}}
-	}
-	out := []api.Check{{Name: "home", Level: "ok", Words: fmt.Sprintf("%s has %d devices", r.Name, len(r.Members))}}
-	for _, d := range a.dir.Snapshot().Devices {
-		if d.Self || other != "" && d.Slug != devices.Slug(other) {
-			continue
-		}
-		out = append(out, a.examine(ctx, d))
-	}
-	if other != "" && !slices.ContainsFunc(a.dir.Snapshot().Devices, func(d devices.Device) bool { return d.Slug == devices.Slug(other) }) {
-		out = append(out, api.Check{Name: other, Level: "fail", Words: "no device has that name", Advice: "`hallway devices` lists them"})
-	}
-	return out
-}
-
-func (a *Agent) examine(ctx context.Context, d devices.Device) api.Check {
-	c := api.Check{Name: d.Slug}
-	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
-	defer cancel()
-	if d.Status == devices.NeverSeen {
-		c.Level, c.Words, c.Advice = "warn", "it was admitted but has not come yet", "switch it on, on this network"
-		return c
-	}
-	took, err := a.sip.Options(ctx, d.Node)
-	if err != nil {
-		c.Level, c.Words, c.Advice = "fail", "it does not answer: "+err.Error(), "check its power and network; `hallway doctor` there tells more"
-		return c
-	}
-	c.Level, c.Words = "ok", fmt.Sprintf("answers in %.1f ms", float64(took.Microseconds())/1000)
-	return c
 }

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -191,62 +189,21 @@ func (a *Agent) MayCall(from devices.Device, _ string) error {
 	return nil
 }
 
-const (
-	// reviewEvery is how often this node looks whether a removal has waited long enough.
-	reviewEvery = time.Minute
-	// storeTimeEvery spares the flash: a clock that lost up to this much is not noticed.
-	storeTimeEvery = time.Hour
-)
-
-const homeTimeKey = "home-time"
-
-// homeTime is the time by which guests, quiet hours and waiting go: this device's clock,
-// unless it cannot be right because it is before this program was made or before a time
-// that was right once.
+// homeTime is the time by which quiet hours and waiting go, as the overlay knows it.
 func (a *Agent) homeTime() (time.Time, bool) {
-	now := time.Now()
-	return now, !now.Before(a.builtAt) && now.Unix() >= a.lastTime.Load()
-}
-
-// builtAt is when this program was made, as far as it knows.
-func builtAt() time.Time {
-	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if t, err := time.Parse(time.RFC3339, s.Value); s.Key == "vcs.time" && err == nil && t.After(at) {
-				at = t
-			}
-		}
+	if a.mesh == nil { // the log is opened first
+		return time.Time{}, false
 	}
-	return at
+	return a.mesh.HomeTime()
 }
 
-// loadHomeTime reads the last time that was right.
-func (a *Agent) loadHomeTime() error {
-	a.builtAt = builtAt()
-	return a.store.View(func(tx devices.Tx) error {
-		if v := tx.Get(devices.BucketNode, homeTimeKey); v != nil {
-			sec, err := strconv.ParseInt(string(v), 10, 64)
-			a.lastTime.Store(sec)
-			return err
-		}
-		return nil
-	})
-}
+// reviewEvery is how often this node looks whether a removal has waited long enough.
+const reviewEvery = time.Minute
 
-// awakeUntil is when this node last stored the time before it started now.
-func (a *Agent) awakeUntil() time.Time {
-	if at := a.lastTime.Load(); at > 0 {
-		return time.Unix(at, 0)
-	}
-	return time.Time{}
-}
-
-// keepHomeTime stores the time now and then, and lets the roster look at what waits.
-func (a *Agent) keepHomeTime(ctx context.Context) error {
+// reviewRoster lets the roster look at what waits.
+func (a *Agent) reviewRoster(ctx context.Context) error {
 	tick := time.NewTicker(reviewEvery)
 	defer tick.Stop()
-	stored := time.Unix(a.lastTime.Load(), 0)
 	for {
 		if err := a.roster.Review(); err != nil {
 			a.log.Error("cannot look at what waits in the roster", "err", err)
@@ -255,16 +212,6 @@ func (a *Agent) keepHomeTime(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-		}
-		if now, ok := a.homeTime(); ok && now.Sub(stored) >= storeTimeEvery {
-			stored = now
-			a.lastTime.Store(now.Unix())
-			err := a.store.Update("home-time", func(tx devices.Tx) error {
-				return tx.Put(devices.BucketNode, homeTimeKey, []byte(strconv.FormatInt(now.Unix(), 10)))
-			})
-			if err != nil {
-				a.log.Error("cannot store the time", "err", err)
-			}
 		}
 	}
 }

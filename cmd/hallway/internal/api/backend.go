@@ -31,7 +31,8 @@ type Backend interface {
 	Pairing() PairState
 	Add(ctx context.Context, req AddRequest) (devices.Member, error)
 	Invite(minutes int, seed string) (InviteState, error)
-	Doctor(ctx context.Context, other string) []Check
+	Doctor(ctx context.Context) []Check
+	Diagnose(ctx context.Context, from, to string) (Diagnosis, error)
 	Events(ctx context.Context) <-chan Event
 }
 
@@ -81,9 +82,21 @@ type AddRequest struct {
 // Check is one finding of the doctor.
 type Check struct {
 	Name   string `json:"name"`
-	Level  string `json:"level" enum:"ok,warn,fail"`
+	Device string `json:"device,omitempty" doc:"where a name has several devices: which one"`
+	Level  string `json:"level" enum:"ok,warn,fail,skip" doc:"skip: could not be tried"`
 	Words  string `json:"words"`
 	Advice string `json:"advice,omitempty"`
+}
+
+// Diagnosis says whether one device can call a name, and if not, why.
+type Diagnosis struct {
+	From   string  `json:"from"`
+	To     string  `json:"to"`
+	OK     bool    `json:"ok"`
+	Cause  string  `json:"cause,omitempty" doc:"the leg that fails first"`
+	Words  string  `json:"words" doc:"the verdict, one sentence"`
+	Advice string  `json:"advice,omitempty"`
+	Legs   []Check `json:"legs"`
 }
 
 // Event is one entry of the stream; exactly one of the bodies is set.

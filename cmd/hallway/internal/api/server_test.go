@@ -85,7 +85,10 @@ func (f *fake) Add(_ context.Context, r AddRequest) (devices.Member, error) {
 func (f *fake) Invite(m int, s string) (InviteState, error) {
 	return InviteState{Token: "hw1"}, f.note("invite %d %s", m, s)
 }
-func (f *fake) Doctor(context.Context, string) []Check { return nil }
+func (f *fake) Doctor(context.Context) []Check { return nil }
+func (f *fake) Diagnose(_ context.Context, from, to string) (Diagnosis, error) {
+	return Diagnosis{From: from, To: to}, f.note("diagnose %s %s", from, to)
+}
 func (f *fake) Events(ctx context.Context) <-chan Event {
 	out := make(chan Event)
 	go func() {
@@ -138,6 +141,7 @@ func TestRoutesReachTheBackend(t *testing.T) {
 	}{
 		{"POST", "/calls", map[string]any{"to": "kitchen", "video": true}, "start kitchen true"},
 		{"GET", "/calls/12", nil, "call 12"},
+		{"GET", "/doctor/call?from=tv&to=cam", nil, "diagnose tv cam"},
 		{"POST", "/calls/12/answer", nil, "answer 12"},
 		{"POST", "/calls/12/decline", nil, "decline 12"},
 		{"DELETE", "/calls/12", nil, "hangup 12"},

@@ -13,7 +13,6 @@ import (
 
 	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
 	"github.com/hallway-home/hallway/cmd/hallway/internal/config"
-	"github.com/hallway-home/hallway/cmd/hallway/internal/doctor"
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/profiles"
 )
@@ -38,7 +37,8 @@ func (a *app) devicesCmd() *cobra.Command {
 			if d := e.Change.Device; d != nil {
 				a.say("%-8s %s  %s", e.Change.Kind, d.Slug, d.Status)
 			} else {
-				a.say("%-8s %s  %s", e.Change.Kind, e.Change.Foreign.Name, strings.Join(e.Change.Foreign.Kinds, " "))
+				f := e.Change.Foreign
+				a.say("%-8s %s  %s, foreign, by %s at %s", e.Change.Kind, f.Name, f.Is, strings.Join(f.Protocols, " "), addrOf(*f))
 			}
 		})
 	}
@@ -59,19 +59,9 @@ func (a *app) devicesTable(d api.Devices) {
 	} else {
 		a.table([]string{"NAME", "CALLED", "ROOM", "CLASS", "STATUS", "CAN", ""}, rows)
 	}
-	if len(d.Foreign) == 0 {
-		return
+	if len(d.Foreign) > 0 {
+		a.foreignTable(d.Foreign)
 	}
-	rows = nil
-	for _, f := range d.Foreign {
-		addr := "-"
-		if len(f.Addrs) > 0 {
-			addr = f.Addrs[0].String()
-		}
-		rows = append(rows, []string{f.Name, strings.Join(f.Kinds, " "), addr, strings.Join(f.Protocols, " ")})
-	}
-	a.say("\nForeign: in sight, not trusted")
-	a.table([]string{"CALLED", "OFFERS", "ADDRESS", "SEEN BY"}, rows)
 }
 
 // can says what a device does in few letters: it sees and speaks, shows and plays.
@@ -189,44 +179,6 @@ func (a *app) profilesCmd() *cobra.Command {
 			}
 			a.table([]string{"CLASS", "CALLED", "CAN", "PIPELINES"}, rows)
 		})
-	}}
-}
-
-func (a *app) doctorCmd() *cobra.Command {
-	return &cobra.Command{Use: "doctor [DEVICE]", Short: "Find out what is wrong, and what to do", Args: cobra.MaximumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := a.load()
-		if err != nil {
-			return err
-		}
-		path := "/doctor"
-		if len(args) == 1 {
-			path += "?device=" + api.Escape(args[0])
-		}
-		peers, perr := ask[[]api.Check](cmd.Context(), a, http.MethodGet, path, nil)
-		checks := doctor.Local(c, perr == nil)
-		if perr != nil {
-			checks = append(checks, api.Check{Name: "agent", Level: "fail", Words: perr.Error()})
-		}
-		checks = append(checks, peers...)
-		if err := a.show(checks, func() {
-			var rows [][]string
-			for _, k := range checks {
-				words := k.Words
-				if k.Advice != "" {
-					words += "; " + k.Advice
-				}
-				rows = append(rows, []string{k.Level, k.Name, words})
-			}
-			a.table([]string{"", "WHAT", "FOUND"}, rows)
-		}); err != nil {
-			return err
-		}
-		for _, k := range checks {
-			if k.Level == "fail" {
-				return exitError{ExitError, fmt.Errorf("%s: %s", k.Name, k.Words)}
-			}
-		}
-		return nil
 	}}
 }
 

@@ -44,9 +44,9 @@ func (a *app) paint(s string) string {
 	switch s {
 	case string(devices.Reachable), "ok", "active", "answered", "joined":
 		colour = "32"
-	case string(devices.Unreachable), "fail":
+	case string(devices.Unreachable), "fail", "fails":
 		colour = "31"
-	case string(devices.NeverSeen), "warn", "ringing", "incoming", "calling":
+	case string(devices.NeverSeen), "warn", "not tried", "ringing", "incoming", "calling":
 		colour = "33"
 	}
 	if colour == "" || !a.terminal() {

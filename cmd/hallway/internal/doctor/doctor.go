@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -48,20 +49,33 @@ func usable(c config.Config) []net.Interface {
 	})
 }
 
+// Links names the interfaces that the agent may use: those that are connected, and those
+// that are up without cable or Wi-Fi.
+func Links(c config.Config) (connected, loose []string) {
+	for _, i := range usable(c) {
+		if i.Flags&net.FlagRunning == 0 {
+			loose = append(loose, i.Name)
+		} else {
+			connected = append(connected, i.Name)
+		}
+	}
+	return connected, loose
+}
+
 func interfaces(c config.Config) api.Check {
 	for _, want := range c.Interfaces {
 		if _, err := net.InterfaceByName(want); err != nil {
 			return api.Check{Name: "interfaces", Level: "fail", Words: "there is no interface " + want, Advice: "correct `interfaces` in hallway.yaml; `ip link` lists them"}
 		}
 	}
-	var names []string
-	for _, i := range usable(c) {
-		names = append(names, i.Name)
-	}
-	if len(names) == 0 {
+	names, loose := Links(c)
+	switch {
+	case len(names) == 0 && len(loose) > 0:
+		return api.Check{Name: "interfaces", Level: "fail", Words: fmt.Sprintf("%s has no cable or Wi-Fi", strings.Join(loose, ", ")), Advice: "plug the cable in, or join the Wi-Fi"}
+	case len(names) == 0:
 		return api.Check{Name: "interfaces", Level: "fail", Words: "no network interface is up with an address", Advice: "connect the network"}
 	}
-	return ok("interfaces", "%v", names)
+	return ok("interfaces", "%s", strings.Join(names, ", "))
 }
 
 // multicast joins the mDNS group; it sends nothing.
