@@ -126,21 +126,30 @@ func TestSleeperIsNoWitness(t *testing.T) {
 		home := tv.fold().r.Home
 		p := phone.propose(t, pad.key, start.Add(-c.age).Unix())
 		q := phone.agree(t, p, start.Add(-c.age+removalWait).Unix())
-		k := &clock{at: start, known: true}
-		opt := Options{HomeTime: k.now}
-		if c.asleep > 0 {
-			opt.AwakeUntil = start.Add(-c.asleep)
-		}
 		s, err := devices.OpenStore(t.TempDir(), devices.StoreOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = s.Close() }()
-		l, err := OpenLog(s, opt)
-		if err != nil {
+		k := &clock{at: start.Add(-c.asleep), known: true}
+		open := func() *Log {
+			l, err := OpenLog(s, Options{HomeTime: k.now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+		if c.asleep > 0 {
+			if err := open().Review(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		k.at = start
+		l := open()
+		if err := l.Adopt(tv.list(), home, idOf(tv.key)); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Adopt(tv.list(), home, idOf(tv.key)); err != nil {
+		if err := l.Review(); err != nil {
 			t.Fatal(err)
 		}
 		k.at = k.at.Add(c.arrives)

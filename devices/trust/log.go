@@ -46,8 +46,10 @@ type Log struct {
 	watch   map[chan struct{}]struct{}
 
 	homeTime   func() (time.Time, bool)
-	awakeUntil time.Time          // this node was off from then
-	opened     time.Time          // when home time was first known after the start
+	started    time.Time          // when the log was opened, by the monotonic clock
+	awakeUntil time.Time          // this node was off from then, as far as it knows
+	opened     time.Time          // until then; zero while home time is not known
+	stored     time.Time          // the last awakeUntil in the store, for the next start
 	seen       map[Hash]time.Time // home time at which a proposal came, see waiting
 	trustTimes bool               // what comes now was waited out elsewhere
 }
@@ -57,19 +59,16 @@ type Options struct {
 	// HomeTime is the time that the home agrees on, and whether it is known. Without it a
 	// lone owner's removal of another owner never takes force here.
 	HomeTime func() (time.Time, bool)
-	// AwakeUntil is the last home time at which this node is known to have run before it
-	// was opened now; zero if that is not known.
-	AwakeUntil time.Time
 }
 
 // OpenLog loads the stored log.
 func OpenLog(store *devices.Store, opt ...Options) (*Log, error) {
 	l := &Log{
 		store: store, edits: map[Hash]*parsed{}, orphans: map[Hash]*parsed{}, seen: map[Hash]time.Time{},
-		signers: newSigners(), watch: map[chan struct{}]struct{}{},
+		signers: newSigners(), watch: map[chan struct{}]struct{}{}, started: time.Now(),
 	}
 	for _, o := range opt {
-		l.homeTime, l.awakeUntil = o.HomeTime, o.AwakeUntil
+		l.homeTime = o.HomeTime
 	}
 	if err := store.View(l.load); err != nil {
 		return nil, fmt.Errorf("a stored roster edit is damaged (%w); remove the data folder and let the device join again", err)

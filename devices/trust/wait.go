@@ -16,8 +16,24 @@ import (
 // removal without force until then. That delays, it decides nothing: the edit is kept,
 // counted and passed on, later edits stand on it, and in the end all fold the same.
 
-// loadSeen reads when each proposal was first seen.
+const (
+	// syncWindow is how long after its start a node may still be told what it slept through.
+	syncWindow = 10 * time.Minute
+	// awakeEvery spares the flash: a node that stops counts as awake for up to this much
+	// less than it was.
+	awakeEvery = time.Hour
+	awakeKey   = "roster.awake"
+)
+
+// loadSeen reads when each proposal was first seen, and when this node last ran.
 func (l *Log) loadSeen(tx devices.Tx) error {
+	if v := tx.Get(devices.BucketNode, awakeKey); v != nil {
+		sec, err := strconv.ParseInt(string(v), 10, 64)
+		if err != nil {
+			return err
+		}
+		l.awakeUntil = time.Unix(sec, 0)
+	}
 	for h, p := range l.edits {
 		if p.edit.Op != OpPropose {
 			continue
@@ -52,11 +68,23 @@ func (l *Log) now() (time.Time, bool) {
 	if l.homeTime == nil {
 		return time.Time{}, false
 	}
-	t, ok := l.homeTime()
+	now, ok := l.homeTime()
 	if ok && l.opened.IsZero() {
-		l.opened = t
+		l.opened = now.Add(-time.Since(l.started))
 	}
-	return t, ok
+	return now, ok
+}
+
+// keepAwake stores that this node runs.
+func (l *Log) keepAwake() error {
+	now, ok := l.now()
+	if !ok || now.Sub(l.stored) < awakeEvery {
+		return nil
+	}
+	l.stored = now
+	return l.store.Update("roster.awake", func(tx devices.Tx) error {
+		return tx.Put(devices.BucketNode, awakeKey, []byte(strconv.FormatInt(now.Unix(), 10)))
+	})
 }
 
 // firstSeen adds proposals that have come to those known. Before home time is known they
@@ -77,9 +105,6 @@ func (l *Log) firstSeen(fresh []*parsed) map[Hash]time.Time {
 	}
 	return seen
 }
-
-// syncWindow is how long after its start a node may still be told what it slept through.
-const syncWindow = 10 * time.Minute
 
 // slept reports whether this node was off at a time, and hears of it at its start: it can
 // be no witness then, and takes the word of the edit.
@@ -103,11 +128,14 @@ func (l *Log) waiting(edits map[Hash]*parsed, seen map[Hash]time.Time) map[Hash]
 	return out
 }
 
-// Review puts in force what has waited long enough. It is called from time to time; it does
-// nothing unless something waits.
+// Review puts in force what has waited long enough, and notes that this node runs. It is
+// called at the start and then every minute or so.
 func (l *Log) Review() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.keepAwake(); err != nil {
+		return err
+	}
 	var undated []*parsed
 	waits := false
 	for h, p := range l.edits {

@@ -85,7 +85,7 @@ func TestA7_RosterIsRecovered(t *testing.T) {
 	}
 	panel.run("home", "rule", "cam", "call", "--nobody")
 	cam.eventually(5*time.Second, "it knows the rule", func() bool { return cam.home().Epoch == want.Epoch+1 })
-	if out, exit := panel.try("call", "cam"); exit != 5 || !strings.Contains(out, "does not take calls") {
+	if out, exit := panel.try("call", "cam"); exit != 5 || !strings.Contains(out, "the rules of the home do not allow it") {
 		t.Errorf("a call against the rules: exit %d: %s", exit, out)
 	}
 	if out := panel.run("home", "log"); !strings.Contains(out, "recovery code") {

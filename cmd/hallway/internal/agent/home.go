@@ -184,7 +184,7 @@ func (a *Agent) DeleteRule(k devices.RuleKey) error { return a.roster.DeleteRule
 func (a *Agent) MayCall(from devices.Device, _ string) error {
 	now, known := a.homeTime()
 	if !a.roster.Roster().Allows(devices.RightCall, from.Node, a.self, now, known) {
-		return errors.New("Calls Are Not Allowed By The Home's Rules")
+		return errors.New("the rules of the home do not allow it")
 	}
 	return nil
 }
