@@ -129,7 +129,7 @@ func (w *World) apply(s Step) error {
 	case OpAdmit:
 		return w.admit(a, b, devices.RoleDevice)
 	case OpRemove:
-		if b.i != 0 {
+		if b != a && b.i != 0 { // of owners node 0 alone removes, all others being of its family
 			w.edit(a, b, trust.OpRemove, "")
 		}
 	case OpRename:
