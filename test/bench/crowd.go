@@ -109,8 +109,7 @@ func (c *crowd) close() error {
 	return errors.Join(c.lab.Close(), os.RemoveAll(c.root))
 }
 
-// missed listens to an agent's events and says when it lists a device as unreachable. It
-// is ready when the stream is.
+// missed listens to an agent's events and says when it lists a device as unreachable.
 func (a *agent) missed(ctx context.Context, slug string, at chan<- time.Time) error {
 	conn, err := net.Dial("unix", filepath.Join(a.dir, "hallway.sock"))
 	if err != nil {
@@ -120,13 +119,9 @@ func (a *agent) missed(ctx context.Context, slug string, at chan<- time.Time) er
 	if _, err := fmt.Fprint(conn, "GET /api/v1/events HTTP/1.1\r\nHost: agent\r\n\r\n"); err != nil {
 		return err
 	}
-	r := bufio.NewReader(conn)
-	if _, err := r.ReadString('\n'); err != nil { // the status: the stream is open
-		return err
-	}
 	go func() {
 		defer func() { _ = conn.Close() }()
-		for {
+		for r := bufio.NewReader(conn); ; {
 			l, err := r.ReadString('\n')
 			if err != nil {
 				return
@@ -147,6 +142,9 @@ func (a *agent) missed(ctx context.Context, slug string, at chan<- time.Time) er
 	return nil
 }
 
+// listening is how long streams are given to open: they say nothing before their first event.
+const listening = 300 * time.Millisecond
+
 // knownByAll does something to the agent and says after how many milliseconds the last of
 // the others lists it as unreachable.
 func (c *crowd) knownByAll(victim int, strike func(*agent) error) (float64, error) {
@@ -161,6 +159,7 @@ func (c *crowd) knownByAll(victim int, strike func(*agent) error) (float64, erro
 			return 0, err
 		}
 	}
+	time.Sleep(listening)
 	began := time.Now()
 	if err := strike(c.agents[victim]); err != nil {
 		return 0, err

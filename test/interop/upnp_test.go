@@ -192,7 +192,7 @@ func TestUPnPAnswersAreBounded(t *testing.T) {
 	ip(t, victim, "route add 203.0.113.0/24 dev eth0")
 	ask := func(from string, count string) (sent, got int) {
 		t.Helper()
-		out, err := asker.Command(t.Context(), askers, from, count, "3s").CombinedOutput()
+		out, err := asker.Command(t.Context(), askers, from, count, "1500ms").CombinedOutput()
 		if _, serr := fmt.Sscanf(string(out), "sent %d got %d", &sent, &got); err != nil || serr != nil {
 			t.Fatalf("%v %v: %s", err, serr, out)
 		}
