@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -381,7 +382,7 @@ func (e *end) Read(b []byte) (int, error) {
 func (e *end) take(b []byte) (int, error) {
 	s := &e.in[0]
 	if s.err != nil {
-		if s.err != io.EOF {
+		if !errors.Is(s.err, io.EOF) {
 			e.fail(s.err)
 		}
 		return 0, s.err

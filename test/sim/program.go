@@ -127,6 +127,8 @@ func (p Program) step(r *rand.Rand) []Step {
 		o := 1 + r.IntN(p.Owners-1)
 		last := one([]Op{OpAdmit, OpRename, OpRemove}[r.IntN(3)], o, any)
 		return []Step{one(OpCut, 0, 1<<o), one(OpRoom, 0, 0), one(OpRemove, 0, o), last, one(OpRoom, o, 0), one(OpHeal, 0, 0)}
+	case 22: // a member that contradicts itself
+		return []Step{one(OpForge, any, 3), one(OpForge, r.IntN(p.Nodes), 3)}
 	default:
 		return []Step{one(OpKnock, any, 0)}
 	}

@@ -129,7 +129,7 @@ func (w *World) apply(s Step) error {
 	case OpAdmit:
 		return w.admit(a, b, devices.RoleDevice)
 	case OpRemove:
-		if b.i != 0 {
+		if b != a && b.i != 0 { // of owners node 0 alone removes, all others being of its family
 			w.edit(a, b, trust.OpRemove, "")
 		}
 	case OpRename:
@@ -174,8 +174,8 @@ func (w *World) admit(a, b *node, role devices.Role) error {
 	name := w.fresh()
 	w.model.intends(a.id, trust.OpAdmit, b.id, name)
 	c := trust.Candidate{Key: devices.CompressedKey(&b.key.PublicKey), Role: role, Name: name}
-	certain, err := a.do(func() error { _, err := a.log.Admit(a.key, c); return err })
-	if !certain || err != nil || b.joined {
+	certain, _ := a.do(func() error { _, err := a.log.Admit(a.key, c); return err })
+	if !certain || b.joined || !a.log.Roster().Has(b.id) {
 		return nil // killed, or refused: what that means is seen in the logs
 	}
 	if err := w.open(b); err != nil {

@@ -143,7 +143,6 @@ type World struct {
 	model *model
 	log   *journal
 	count int // of names and bodies, so that each is new
-	cut   map[*Host]uint32
 
 	olds    []overlay.Signed // every record that was ever stored, for replays
 	attacks sync.WaitGroup
