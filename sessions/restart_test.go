@@ -45,9 +45,10 @@ func TestBrokenPathWaitsForTheFlow(t *testing.T) {
 	tv, panel, a, b := inCall(t)
 	cut(tv, panel)
 	b.broken <- struct{}{}
-	time.Sleep(3 * reofferPause / 2) // an attempt or two fail
-	if b.restarts.Load() != 0 {
-		t.Error("an offer was made that nobody could hear")
+	for end := time.Now().Add(3 * reofferPause / 2); time.Now().Before(end); time.Sleep(time.Millisecond) { // an attempt or two fail
+		if b.restarts.Load() != 0 {
+			t.Fatal("an offer was made that nobody could hear")
+		}
 	}
 	connect(tv, panel)
 	eventually(t, "both sides agree anew", func() bool { return a.agreements() == 2 && b.agreements() == 2 })

@@ -136,7 +136,7 @@ func TestA13_PulledPlugWhileTalking(t *testing.T) {
 	silent, _ := outage(t, start, tv, panel, id, see)
 	t.Logf("a new IPv4 address beside IPv6: silence of %v", silent.Round(time.Millisecond))
 	must(t, panel.host.Down())
-	time.Sleep(8 * time.Second)
+	stays(t, 8*time.Second, "the call is kept", func() bool { return tv.call(id).State == "active" && panel.call(id).State == "active" })
 	start = time.Now()
 	must(t, panel.host.Up())
 	silent, back := outage(t, start, tv, panel, id, see)

@@ -62,12 +62,7 @@ func TestA12_CutInTwo(t *testing.T) {
 			panel.run("home", "room", "There "+strings.Repeat("I", round))
 		}
 		t.Logf("calls inside the halves: %v and %v", talk(t, tv, phone).Round(time.Millisecond), talk(t, panel, map[bool]*node{true: desk, false: tv}[round == 1]).Round(time.Millisecond))
-		for time.Since(start) < cutFor { // both halves stay as they are
-			if tv.sees("panel") != "unreachable" || panel.sees("tv") != "unreachable" {
-				t.Fatal("the cut leaks")
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
+		stays(t, cutFor-time.Since(start), "the halves are apart", func() bool { return tv.sees("panel") == "unreachable" && panel.sees("tv") == "unreachable" })
 		if tv.roster() == panel.roster() {
 			t.Fatal("the halves did not differ: nothing is shown")
 		}
@@ -93,7 +88,7 @@ func TestA12_CutInTwo(t *testing.T) {
 	}
 	desk.stop()
 	desk.start()
-	time.Sleep(3 * time.Second) // longer than its first dials
+	stays(t, 3*time.Second, "nobody lists the removed device", func() bool { return tv.sees("desk") == "" && panel.sees("desk") == "" }) // longer than its first dials
 	absent("after the removed device started again")
 	if s := desk.sees("tv"); s != "unreachable" {
 		t.Errorf("the removed device sees the TV as %s", s)
@@ -131,11 +126,7 @@ func TestA12_PowerFailure(t *testing.T) {
 				n.start(seed...)
 			}
 		}
-		for end := time.Now().Add(dark); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-			if all[0].sees("panel") == "reachable" {
-				t.Fatal("somebody is reached without an address")
-			}
-		}
+		stays(t, dark, "without an address nobody is reached", func() bool { return all[0].sees("panel") != "reachable" })
 		start := time.Now()
 		for i, n := range all {
 			must(t, n.host.GetIPv4(base+i))
