@@ -67,7 +67,7 @@ func (c *crowd) admit(binary string, i int) error {
 	if err := a.start(binary, "--join", inv.Token); err != nil {
 		return err
 	}
-	return until(30*time.Second, "a device joins", func() bool { return owner.sees(slugOf(i)) })
+	return until(60*time.Second, "a device joins", func() bool { return owner.sees(slugOf(i)) })
 }
 
 // settled waits until everybody sees everybody.
