@@ -3,8 +3,6 @@ SHELL := /bin/bash
 GO ?= go
 BUILD := build
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-# What ships has no C in it and no trace of the machine that built it.
-SHIP := CGO_ENABLED=0 $(GO) build -tags nethttpomithttp2 -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 GOLANGCI := $(BUILD)/bin/golangci-lint
 GOLANGCI_VERSION := v2.15.0
 KEEP ?=
@@ -23,7 +21,7 @@ help: ## show this list
 
 build: ## build/hallway, as it ships
 	@mkdir -p $(BUILD)
-	$(SHIP) -o $(BUILD)/hallway ./cmd/hallway
+	$(GO) run ./firmware/cross -host $(BUILD)/hallway -version '$(VERSION)'
 
 demo: deps build ## a small home on this machine: it finds itself, two rooms talk, the recordings are checked
 	$(BUILD)/hallway demo --dir $(BUILD)/demo $(if $(KEEP),--keep)

@@ -168,19 +168,35 @@ func (c *Call) finish(e ending) {
 	}
 }
 
-// bye ends a dialog at the other side; nobody waits for the answer longer than 2 s.
+const (
+	// byeTime bounds how long the end of a call is told for; nobody waits for the answer.
+	byeTime = 2 * time.Second
+	// byeTries: the first BYE may be lost in a flow that just died while the next one stands.
+	byeTries, byePause = 3, 50 * time.Millisecond
+)
+
+// bye ends a dialog at the other side.
 func (a *Agent) bye(d *dialog, reason sip.Header) {
-	req := a.request(sip.BYE, d, d.nextSeq())
-	if reason != nil {
-		req.AppendHeader(reason)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), byeTime)
 	defer cancel()
-	if err := a.reach(ctx, d.peer); err != nil {
-		a.log.Debug("the other side cannot be told that the call ended; its media will notice", "peer", d.device.Slug, "err", err)
-		return
+	var err error
+	for range byeTries {
+		if err = a.reach(ctx, d.peer); err != nil {
+			break
+		}
+		req := a.request(sip.BYE, d, d.nextSeq())
+		if reason != nil {
+			req.AppendHeader(sip.HeaderClone(reason))
+		}
+		if _, err = a.roundTrip(ctx, req); err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(byePause):
+		}
 	}
-	_, _ = a.roundTrip(ctx, req)
+	a.log.Debug("the other side cannot be told that the call ended; its media will notice", "peer", d.device.Slug, "err", err)
 }
 
 // roundTrip sends a request that is no INVITE and waits for its final response.

@@ -14,7 +14,7 @@ func (p *phone) inDialog(t *testing.T, to *phone, method sip.RequestMethod, cseq
 	t.Helper()
 	to.mu.Lock()
 	var theirs *dialog
-	for k, c := range to.Agent.dialogs {
+	for k, c := range to.dialogs {
 		if c.dialog != nil && k == c.dialog.key() {
 			theirs = c.dialog
 		}

@@ -123,6 +123,7 @@ func TestQuestionsReachTheDoctorOfAMember(t *testing.T) {
 	if _, err := panel.Ask(t.Context(), tv.id, []byte("why")); !errors.Is(err, ErrRefused) {
 		t.Errorf("a node without a doctor: %v", err)
 	}
+	eventually(t, "the earlier ones are over", func() bool { return len(panel.exams) == 0 }) // the answer leaves first
 	answers := make(chan error, maxExams)
 	for range maxExams {
 		go func() {

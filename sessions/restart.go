@@ -95,6 +95,10 @@ func (c *Call) reoffer(d *dialog) error {
 	if err != nil {
 		return err
 	}
+	select {
+	case <-d.leg.Broken(): // before this offer: it is the answer to that, too
+	default:
+	}
 	offer, err := d.leg.Restart(ctx)
 	if err != nil {
 		return err

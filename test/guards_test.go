@@ -28,6 +28,12 @@ func guards() []guard {
 		{"roster signature", "devices/trust", "."},
 		{"code limit", "devices/pairing", "."},
 		{"on-link source", "discovery/mdns", "."},
+		{"on-link source", "discovery/ssdp", "ThreeTimes"},
+		{"three times the query", "discovery/ssdp", "ThreeTimes"},
+		{"LOCATION of its sender", "discovery/ssdp", "Location"},
+		{"on-link source", "discovery/wsd", "OnlyTheLink"},
+		{"XAddr of its sender", "discovery/wsd", "OnlyTheLink"},
+		{"answer to our probe", "discovery/wsd", "Conformance"},
 		{"From against TLS peer", "sessions", "."},
 	}
 }

@@ -33,6 +33,7 @@ func holders(nodes []*node, ref BlobRef) (out []*node) {
 
 // A message outlives the device that recorded it, and any device plays it (A24).
 func TestBlobIsHeldTwiceAndFetchedByAll(t *testing.T) {
+	t.Parallel()
 	n := home(t, 4)
 	meet(t, n...)
 	data := message(t, 3*blobPiece+17)

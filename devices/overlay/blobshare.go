@@ -172,9 +172,7 @@ func (m *Mesh) keepBlobs() {
 			t.Stop()
 		}
 		refs := m.table.blobRefs()
-		if err := m.blobs.sweep(refs, time.Now()); err != nil {
-			m.log.Error("cannot drop blobs that nothing refers to", "err", err)
-		}
+		m.trouble("cannot drop blobs that nothing refers to", m.blobs.sweep(refs, time.Now()))
 		m.fetchCopies(refs)
 	}
 }

@@ -20,6 +20,7 @@ func isOpen(x *node) bool {
 // A node that was alone compares rosters before it serves anybody again: here it missed
 // a removal, and the removed device calls first.
 func TestGateShutsForWhoWasAlone(t *testing.T) {
+	t.Parallel()
 	n := home(t, 3)
 	meet(t, n...)
 	eventually(t, 3*time.Second, "the gates open", func() bool { return isOpen(n[0]) && isOpen(n[1]) && isOpen(n[2]) })
@@ -54,6 +55,7 @@ func TestGateOpensAtOnceWhenAllAreThere(t *testing.T) {
 // After a power cut, with neither multicast nor seeds nor anybody's record, a node finds
 // its peers where it last reached them.
 func TestStoredAddressesAfterARestart(t *testing.T) {
+	t.Parallel()
 	n := home(t, 3)
 	meet(t, n...)
 	for _, x := range n {

@@ -40,14 +40,23 @@ type clockReading struct{ said, at time.Time }
 
 func newHomeClock(wall func() time.Time, built time.Time, store *devices.Store) (*homeClock, error) {
 	c := &homeClock{wall: wall, floor: built, heard: map[devices.NodeID]clockReading{}}
-	return c, store.View(func(tx devices.Tx) error {
+	last, err := LastHomeTime(store)
+	if last.After(c.floor) {
+		c.floor = last
+	}
+	return c, err
+}
+
+// LastHomeTime is the last time that a node stored while it ran, when most clocks of the
+// home agreed: it was awake until then at least. It is zero if there is none.
+func LastHomeTime(store *devices.Store) (t time.Time, err error) {
+	err = store.View(func(tx devices.Tx) error {
 		if b := tx.Get(devices.BucketNode, keyHomeTime); len(b) == 8 {
-			if t := time.UnixMilli(int64(binary.BigEndian.Uint64(b))); t.After(c.floor) { //nolint:gosec // written below
-				c.floor = t
-			}
+			t = time.UnixMilli(int64(binary.BigEndian.Uint64(b))) //nolint:gosec // written by save
 		}
 		return nil
 	})
+	return t, err
 }
 
 // builtAt is when this program was made, as far as it knows.

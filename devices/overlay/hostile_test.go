@@ -178,7 +178,7 @@ func (h *hostile) flood(x *node, end time.Time, next func(i int) []byte) (sent i
 		_ = c.SetWriteDeadline(end)
 		if _, err := c.Write(next(i)); err != nil {
 			_ = c.NetConn().Close()
-			c = nil
+			c, h.conns = nil, nil // what is held here is not the others' memory
 			continue
 		}
 		sent++

@@ -100,3 +100,10 @@ func (m *Mesh) complain(peer devices.NodeID, reason string, detail error) {
 		m.log.Warn("refused what a member sent", "peer", peer, "reason", reason, "err", detail)
 	}
 }
+
+// trouble logs a fault of this node itself, once and not at each attempt.
+func (m *Mesh) trouble(what string, err error) {
+	if err != nil && m.complaints.due(m.self, what, time.Now()) {
+		m.log.Error(what, "err", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -233,6 +234,35 @@ func TestLogOfARemovedMemberIsForgotten(t *testing.T) {
 	}
 	if list, err := a.entries(""); err != nil || len(list) != 0 || len(a.all()) != 0 {
 		t.Fatalf("%d entries and %d records are left, %v", len(list), len(a.all()), err)
+	}
+}
+
+// What a crash between a removal and the clearing left on disk is cleared by the next.
+func TestRemovedWritersLeaveTheDisk(t *testing.T) {
+	a, b := newWriters(t)
+	if _, _, err := b.accept(a.say(t, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.flush(); err != nil {
+		t.Fatal(err)
+	}
+	alone := *b.log.Roster()
+	alone.Members = map[devices.NodeID]devices.Member{}
+	again, err := openTable(b.store, b.self, func() *devices.Roster { return &alone }, b.table.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := func() (n int) {
+		_ = b.store.View(func(tx devices.Tx) error {
+			return tx.Each(devices.BucketRecords, func(string, []byte) error { n++; return nil })
+		})
+		return n
+	}
+	if count() != 1 || len(again.all()) != 0 {
+		t.Fatalf("%d on disk, %d in memory", count(), len(again.all()))
+	}
+	if err := again.forget(); err != nil || count() != 0 {
+		t.Fatalf("%d are left, %v", count(), err)
 	}
 }
 

@@ -190,7 +190,8 @@ func (m *Mesh) Run(ctx context.Context) error {
 	m.wg.Wait()
 	m.records.end()
 	m.entries.end()
-	return m.flush()
+	m.trouble("cannot write what peers said", m.flush()) // they will say it again
+	return nil
 }
 
 // spawn runs f as a goroutine that Run waits for. After the end it does nothing and
@@ -224,9 +225,7 @@ func (m *Mesh) keepDisk() {
 		case <-t.C:
 		}
 		t.Stop()
-		if err := m.flush(); err != nil {
-			m.log.Error("cannot write what peers said", "err", err)
-		}
+		m.trouble("cannot write what peers said", m.flush())
 	}
 }
 
@@ -248,9 +247,7 @@ func (m *Mesh) tick() {
 			m.ping(now, n%clockEvery == 0)
 			m.expire(now)
 		case <-digest.C:
-			if err := m.clock.save(m.cfg.Store); err != nil {
-				m.log.Error("cannot store the time of the home", "err", err)
-			}
+			m.trouble("cannot store the time of the home", m.clock.save(m.cfg.Store))
 			for _, f := range m.overlayFlows() { // map order: one random flow
 				f.send(m.digest())
 				break

@@ -324,9 +324,7 @@ func (m *Mesh) recordChanged(r Record) {
 func (m *Mesh) expire(now time.Time) {
 	for _, r := range m.table.expire(now) {
 		if r.Writer == m.self {
-			if err := m.Retract(r.Subject, r.Kind); err != nil {
-				m.log.Error("cannot retract a record that ran out", "kind", r.Kind, "err", err)
-			}
+			m.trouble("cannot retract a record that ran out", m.Retract(r.Subject, r.Kind))
 			continue
 		}
 		r.Body = tombstone

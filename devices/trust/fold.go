@@ -29,9 +29,9 @@ var (
 	errUnknownOp  = errors.New("this version does not know the operation")
 	errUnknownTag = errors.New("this version does not know that kind of name")
 
-	errUnknownRight = errors.New("this version does not know the right")
-	errRuleOnGroup  = fmt.Errorf("%w: a rule is about a device, room, person or all; groups stand among those who have the right", ErrEditForm)
-	errRules        = errors.New("the home has 256 rules already; delete one first")
+	errUnknownRight = fmt.Errorf("%w: this version does not know the right", ErrRule)
+	errRuleOnGroup  = fmt.Errorf("%w: it is about a device, room, person or all; groups stand among those who have the right", ErrRule)
+	errRules        = fmt.Errorf("%w: the home has 256 already; delete one first", ErrRule)
 )
 
 // parsed is an edit that passed decode.

@@ -79,7 +79,7 @@ func what(e Edit, names map[devices.NodeID]string) string {
 	case OpForeign:
 		return "foreign device " + thing
 	case OpDelete:
-		return strings.TrimSpace(fmt.Sprintf("%s %s %s ends", e.Kind, e.Slug, e.Right))
+		return strings.Join(strings.Fields(fmt.Sprintf("%s %s %s ends", e.Kind, e.Slug, e.Right)), " ")
 	case OpRule:
 		who := cmp.Or(strings.Join(e.Members, ", "), "nobody")
 		return strings.TrimSpace(fmt.Sprintf("%s on %s: %s %s", e.Right, e.Slug, who, e.Hours))

@@ -25,6 +25,7 @@ var (
 	ErrFull       = errors.New("the home is full: 128 devices belong already; remove one first")
 	ErrSenior     = errors.New("this device did not make that one an owner, so it cannot end that alone; a second owner must agree")
 	ErrNoSecond   = errors.New("one of the two owners was made an owner by the other, so they count as one")
+	ErrRule       = errors.New("this rule cannot be made")
 	ErrRecovery   = errors.New("this recovery code belongs to another home")
 	ErrLogFull    = errors.New("the home's history is full; only removals are still possible, make a new home")
 	ErrLastOwner  = errors.New("the last owner cannot be removed; make another device an owner first")
@@ -45,6 +46,8 @@ type Log struct {
 	watch   map[chan struct{}]struct{}
 
 	homeTime   func() (time.Time, bool)
+	awakeUntil time.Time          // this node was off from then
+	opened     time.Time          // when home time was first known after the start
 	seen       map[Hash]time.Time // home time at which a proposal came, see waiting
 	trustTimes bool               // what comes now was waited out elsewhere
 }
@@ -54,6 +57,9 @@ type Options struct {
 	// HomeTime is the time that the home agrees on, and whether it is known. Without it a
 	// lone owner's removal of another owner never takes force here.
 	HomeTime func() (time.Time, bool)
+	// AwakeUntil is the last home time at which this node is known to have run before it
+	// was opened now; zero if that is not known.
+	AwakeUntil time.Time
 }
 
 // OpenLog loads the stored log.
@@ -63,7 +69,7 @@ func OpenLog(store *devices.Store, opt ...Options) (*Log, error) {
 		signers: newSigners(), watch: map[chan struct{}]struct{}{},
 	}
 	for _, o := range opt {
-		l.homeTime = o.HomeTime
+		l.homeTime, l.awakeUntil = o.HomeTime, o.AwakeUntil
 	}
 	if err := store.View(l.load); err != nil {
 		return nil, fmt.Errorf("a stored roster edit is damaged (%w); remove the data folder and let the device join again", err)

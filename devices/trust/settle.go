@@ -250,20 +250,17 @@ func (s *settler) madeMeanwhile(p *power) bool {
 }
 
 // cut marks the edits of removed owners that a removal in force did not know. Removals in
-// force, and the proposals behind them, stand.
+// force stand nevertheless: the fold takes them without asking.
 func (s *settler) cut() {
 	var list []*entry
-	frozen, wanted := map[Hash]bool{}, map[devices.NodeID]bits{}
+	wanted := map[devices.NodeID]bits{}
 	for i, p := range s.inForce {
 		list = append(list, p.entry)
 		wanted[p.target] = wanted[p.target].with(i)
-		for _, b := range p.by {
-			frozen[b.hash] = true
-		}
 	}
 	knownTo := s.f.knownTo(list)
 	for _, en := range s.f.order {
-		if want := wanted[en.edit.Signer]; want != nil && !frozen[en.hash] && !knownTo[en.hash].covers(want) {
+		if want := wanted[en.edit.Signer]; want != nil && !knownTo[en.hash].covers(want) {
 			s.f.cut[en.hash] = true
 		}
 	}

@@ -47,12 +47,16 @@ func (l *Log) storeSeen(tx devices.Tx, seen map[Hash]time.Time) error {
 
 func seenKey(h Hash) string { return "roster.seen." + hex.EncodeToString(h[:]) }
 
-// now is home time, if it is known.
+// now is home time, if it is known. mu is held, or the log not shared yet.
 func (l *Log) now() (time.Time, bool) {
 	if l.homeTime == nil {
 		return time.Time{}, false
 	}
-	return l.homeTime()
+	t, ok := l.homeTime()
+	if ok && l.opened.IsZero() {
+		l.opened = t
+	}
+	return t, ok
 }
 
 // firstSeen adds proposals that have come to those known. Before home time is known they
@@ -66,9 +70,21 @@ func (l *Log) firstSeen(fresh []*parsed) map[Hash]time.Time {
 	for _, p := range fresh {
 		if _, has := seen[p.hash]; p.edit.Op == OpPropose && ok && !has {
 			seen[p.hash] = now
+			if at := time.Unix(p.edit.At, 0); !l.trustTimes && l.slept(at, now) {
+				seen[p.hash] = at
+			}
 		}
 	}
 	return seen
+}
+
+// syncWindow is how long after its start a node may still be told what it slept through.
+const syncWindow = 10 * time.Minute
+
+// slept reports whether this node was off at a time, and hears of it at its start: it can
+// be no witness then, and takes the word of the edit.
+func (l *Log) slept(at, now time.Time) bool {
+	return !l.awakeUntil.IsZero() && !l.opened.IsZero() && at.After(l.awakeUntil) && !at.After(l.opened) && now.Sub(l.opened) <= syncWindow
 }
 
 // waiting lists the agreements that have no force here yet, in case a lone owner made them.

@@ -110,8 +110,10 @@ func TestServiceWithoutTextIsShown(t *testing.T) {
 		if got := b.reports(); len(got) != 1 || len(got[0].Text) != 0 {
 			t.Fatalf("%+v", got)
 		}
-		pause(5 * time.Minute)
-		if got := b.reports(); len(got) != 1 {
+		pause(fillPause) // it will be asked for anew
+		b.host.hear(t, 1, "10.0.0.9:5353", announcement("Other", "other.local.", "10.0.0.9", 4500))
+		pause(time.Minute)
+		if got := b.reports(); len(got) != 2 || got[1].Instance != "Other" {
 			t.Errorf("it flaps: %+v", got)
 		}
 	})

@@ -34,12 +34,13 @@ func TestSharedHostLeadsToAllHolders(t *testing.T) {
 			hosts = append(hosts, start(t, h))
 		}
 		a, b, c := hosts[0], hosts[1], hosts[2]
+		began := time.Now()
 		one := a.ShareHost(appName)
 		b.ShareHost(appName)
 		pause(3 * time.Second)
 		log := l.by("a", time.Time{})
-		if len(questions(log)) != 0 || len(responses(log)) != 2 {
-			t.Fatalf("probed, or not announced twice: %v", log)
+		if len(questions(log)) != 0 || len(responses(log)) != 2 || log[0].at.Sub(began) > probeEvery {
+			t.Fatalf("probed, or not announced twice and soon: %v", log)
 		}
 		for _, rr := range log[0].msg.Answer {
 			if h := rr.Header(); h.Class != dns.ClassINET || h.Ttl != ttlHost {

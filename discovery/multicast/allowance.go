@@ -10,6 +10,9 @@ const (
 	// wakes up, or answers a search with all its services, sends some dozens of packets at
 	// once; floods send thousands (acceptance A33).
 	perSecond, burst = 50, 150
+	// dearPerSecond and dearBurst bound what costs this node more than reading, such as to
+	// fetch a page: a host with many devices announces them all at once, and then rests.
+	dearPerSecond, dearBurst = 1, 20
 	// maxSources bounds the table; further sources share one allowance, so that a flood
 	// from invented addresses cannot displace those already known.
 	maxSources = 256
@@ -31,13 +34,15 @@ type Allowance struct {
 type account struct {
 	tokens float64
 	at     time.Time
+	dear   float64
+	dearAt time.Time
 	credit int // bytes it may still be answered with
 	turn   int
 }
 
 // NewAllowance makes one in which nobody has been heard.
 func NewAllowance() *Allowance {
-	return &Allowance{sources: map[netip.Addr]*account{}, rest: account{tokens: burst}}
+	return &Allowance{sources: map[netip.Addr]*account{}, rest: account{tokens: burst, dear: dearBurst}}
 }
 
 func (w *Allowance) of(src netip.Addr) *account {
@@ -48,20 +53,32 @@ func (w *Allowance) of(src netip.Addr) *account {
 	if len(w.sources) >= maxSources {
 		return &w.rest
 	}
-	a := &account{tokens: burst, at: time.Now()}
+	a := &account{tokens: burst, at: time.Now(), dear: dearBurst, dearAt: time.Now()}
 	w.sources[src] = a
 	return a
 }
 
 // Hear counts one packet and reports whether it may be read.
 func (w *Allowance) Hear(src netip.Addr) bool {
-	a, now := w.of(src), time.Now()
-	a.tokens = min(burst, a.tokens+now.Sub(a.at).Seconds()*perSecond)
-	a.at = now
-	if a.tokens < 1 {
+	a := w.of(src)
+	return take(&a.tokens, &a.at, perSecond, burst)
+}
+
+// Dear counts one costly reaction and reports whether it may happen.
+func (w *Allowance) Dear(src netip.Addr) bool {
+	a := w.of(src)
+	return take(&a.dear, &a.dearAt, dearPerSecond, dearBurst)
+}
+
+// take is a token bucket.
+func take(tokens *float64, at *time.Time, rate, most float64) bool {
+	now := time.Now()
+	*tokens = min(most, *tokens+now.Sub(*at).Seconds()*rate)
+	*at = now
+	if *tokens < 1 {
 		return false
 	}
-	a.tokens--
+	*tokens--
 	return true
 }
 

@@ -115,7 +115,7 @@ func (s *Source) present(o origin, root bool, m message) {
 		}
 	}
 	u, addr, err := target(now.location, o.way.Host)
-	if err != nil || s.fetching >= maxFetches || s.askingOf(o.way.Host) >= maxFetchesPerHost {
+	if err != nil || s.fetching >= maxFetches || s.askingOf(o.way.Host) >= maxFetchesPerHost || !s.allowance.Dear(o.way.Host) {
 		return // it will speak again
 	}
 	now.asking = true

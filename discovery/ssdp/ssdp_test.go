@@ -26,6 +26,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	uuidA = "4d696e69-444c-164e-9d41-020000000001"
+	uuidB = "4d696e69-444c-164e-9d41-020000000002"
+	urlB  = "http://10.0.0.10:8200/rootDesc.xml"
 	own   = "1a2b3c4d-0506-8000-8000-070800000000"
 	host  = "10.0.0.9:40000"
 	urlA  = "http://10.0.0.9:8200/rootDesc.xml"
@@ -456,6 +458,32 @@ func TestOneHostCannotFillTheTable(t *testing.T) {
 		time.Sleep(time.Second)
 		if got := x.seen(); len(got) != 17 || got[uuidA].Instance != "Real" {
 			t.Errorf("%d things are listed", len(got))
+		}
+	})
+}
+
+// A device that comes and goes all the time, or says that it is another at every turn,
+// does not keep this node busy reading it.
+func TestAFidgetIsReadNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTester()
+		x.serves(urlA, desc("Fidget", renderer, uuidA))
+		x.start(t)
+		for i := range 400 {
+			x.net.HearOn(1, host, true, alive(uuidA, "upnp:rootdevice", urlA, i))
+			if i%2 == 0 {
+				x.net.HearOn(1, host, true, bye(uuidA, "upnp:rootdevice"))
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if n := x.fetched.Load(); n < 10 || n > 45 {
+			t.Errorf("its description was read %d times in 20 s", n)
+		}
+		x.serves(urlB, desc("Other", renderer, uuidB))
+		x.net.HearOn(1, "10.0.0.10:1900", true, alive(uuidB, "upnp:rootdevice", urlB, 1))
+		time.Sleep(time.Second)
+		if x.seen()[uuidB].Instance != "Other" {
+			t.Error("another device is not read meanwhile")
 		}
 	})
 }

@@ -27,7 +27,8 @@ type row struct {
 func main() {
 	binary := flag.String("hallway", "build/hallway", "program to measure")
 	out := flag.String("out", "build/bench.json", "file for the figures")
-	only := flag.String("only", "", "one part: small, home, crashes or crowd")
+	only := flag.String("only", "", "one part: small, home, crashes, crowd or mesh")
+	testing.Init() // meshes runs its bubble as a test
 	flag.Parse()
 	if err := run(*binary, *out, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -42,7 +43,7 @@ type part struct {
 }
 
 func parts() []part {
-	return []part{{"small", small}, {"home", home}, {"crashes", crashes}, {"crowd", crowds}}
+	return []part{{"small", small}, {"home", home}, {"crashes", crashes}, {"crowd", crowds}, {"mesh", meshes}}
 }
 
 func run(binary, out, only string) error {

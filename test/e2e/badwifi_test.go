@@ -33,11 +33,12 @@ func TestBadWiFi(t *testing.T) {
 		}
 	})
 	start := time.Now()
-	tv.invite(panel)
+	panel.start("--join", ask[struct{ Token string }](tv, "invite").Token)
+	tv.eventually(30*time.Second, "the panel joins", func() bool { return tv.sees("panel") == "reachable" })
+	allSee(t, 15*time.Second, tv, panel)
 	t.Logf("5 %% loss and 15 ms each way: joined and seen on both sides after %v", time.Since(start).Round(time.Millisecond))
 	for range 3 {
-		took := talk(t, tv, panel)
-		t.Logf("a call, from asking to seen on both sides: %v", took.Round(time.Millisecond))
+		t.Logf("a call, from asking to seen on both sides: %v", talk(t, tv, panel).Round(time.Millisecond))
 	}
 	tv.run("home", "room", "Attic")
 	t.Logf("an edit is on the other side after %v", allAgree(t, 10*time.Second, tv, panel).Round(time.Millisecond))

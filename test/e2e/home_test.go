@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "hallway-e2e")
 	if err == nil {
 		binary = filepath.Join(dir, "hallway")
-		cmd := exec.Command("go", "build", "-tags", firmware.Tags, "-trimpath", "-ldflags", "-s -w -X main.version=e2e", "-o", binary, "../../cmd/hallway")
+		cmd := exec.Command("go", firmware.BuildArgs("e2e", binary)...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		cmd.Stderr = os.Stderr
 		err = cmd.Run()

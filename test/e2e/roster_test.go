@@ -92,3 +92,39 @@ func TestA7_RosterIsRecovered(t *testing.T) {
 		t.Errorf("the log does not tell of the recovery: %s", out)
 	}
 }
+
+// Two owners of different branches put the first owner out together: one proposes, the
+// other agrees with the same command, and it is refused everywhere at once.
+func TestA9_TwoOwnersRemoveTheFirst(t *testing.T) {
+	l := newLab(t)
+	tv := newNode(t, l, "TV", "tv", "Living room").start().found()
+	panel := newNode(t, l, "Panel", "panel", "Hall")
+	pad := newNode(t, l, "Pad", "phone", "Kitchen")
+	tv.invite(panel, pad)
+	tv.run("home", "role", "panel", "owner")
+	tv.run("home", "role", "pad", "owner")
+	for _, n := range []*node{panel, pad} {
+		n.eventually(5*time.Second, "both are owners", func() bool { return n.home().role("panel") == "owner" && n.home().role("pad") == "owner" })
+	}
+	type removal struct {
+		State string
+		Until time.Time
+	}
+	got := ask[removal](panel, "home", "remove", "tv")
+	if got.State != "proposed" || time.Until(got.Until) < 23*time.Hour {
+		t.Fatalf("%+v", got)
+	}
+	if again := ask[removal](panel, "home", "remove", "tv"); again.State != "proposed" {
+		t.Fatalf("asking twice is enough: %+v", again)
+	}
+	pad.eventually(5*time.Second, "it hears of the proposal", func() bool { return strings.Contains(pad.run("home", "show"), `"by":"panel"`) })
+	if got := ask[removal](pad, "home", "remove", "tv"); got.State != "removed" {
+		t.Fatalf("%+v", got)
+	}
+	for _, n := range []*node{panel, pad} {
+		n.eventually(5*time.Second, "the first owner is out", func() bool { return n.home().role("tv") == "" && n.sees("tv") == "" })
+	}
+	if out, exit := tv.try("call", "panel"); exit == 0 {
+		t.Errorf("the removed owner may call: %s", out)
+	}
+}

@@ -126,7 +126,7 @@ func (p Program) step(r *rand.Rand) []Step {
 	case 19, 20: // an owner who does not hear that it was removed
 		o := 1 + r.IntN(p.Owners-1)
 		last := one([]Op{OpAdmit, OpRename, OpRemove}[r.IntN(3)], o, any)
-		return []Step{one(OpCut, 0, 1<<o), one(OpRemove, 0, o), last, one(OpRoom, o, 0), one(OpHeal, 0, 0)}
+		return []Step{one(OpCut, 0, 1<<o), one(OpRoom, 0, 0), one(OpRemove, 0, o), last, one(OpRoom, o, 0), one(OpHeal, 0, 0)}
 	default:
 		return []Step{one(OpKnock, any, 0)}
 	}

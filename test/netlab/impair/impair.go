@@ -212,42 +212,42 @@ func deliver(ctx context.Context, frames <-chan underway, to *os.File) {
 
 // openTAP makes a TAP interface in a network namespace (Linux
 // Documentation/networking/tuntap.rst).
-func openTAP(namespace, name string) (*os.File, error) {
-	type result struct {
-		fd  int
-		err error
+func openTAP(namespace, name string) (end *os.File, err error) {
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
 	}
-	made := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		ns, err := os.Open("/var/run/netns/" + namespace)
-		if err != nil {
-			made <- result{-1, err}
+	defer home.Close() //nolint:errcheck // read only
+	away, err := os.Open("/var/run/netns/" + namespace)
+	if err != nil {
+		return nil, err
+	}
+	defer away.Close() //nolint:errcheck // read only
+	// The thread must come back and live on: hosts' programs die with the thread that
+	// started them, which may be this one.
+	runtime.LockOSThread()
+	if err := unix.Setns(int(away.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	defer func() {
+		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+			err = errors.Join(err, back) // stays locked: nobody else may run on this thread
 			return
 		}
-		defer ns.Close() //nolint:errcheck // read only
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			made <- result{-1, err}
-			return
-		}
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			made <- result{-1, err}
-			return
-		}
-		req, err := unix.NewIfreq(name)
-		if err == nil {
-			req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-			err = errors.Join(unix.IoctlIfreq(fd, unix.TUNSETIFF, req), unix.SetNonblock(fd, true))
-		}
-		if err != nil {
-			_ = unix.Close(fd)
-		}
-		made <- result{fd, err}
+		runtime.UnlockOSThread()
 	}()
-	r := <-made
-	if r.err != nil {
-		return nil, r.err
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
 	}
-	return os.NewFile(uintptr(r.fd), name), nil
+	req, err := unix.NewIfreq(name)
+	if err == nil {
+		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+		err = errors.Join(unix.IoctlIfreq(fd, unix.TUNSETIFF, req), unix.SetNonblock(fd, true))
+	}
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }

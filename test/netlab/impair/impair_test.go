@@ -76,8 +76,12 @@ func TestACableIsAsBadAsAsked(t *testing.T) {
 		return time.Since(start), strings.Contains(string(out), "refused")
 	}
 	for _, ip := range []string{b.IPv4, b.IPv6} {
-		if took, ok := knock(ip); !ok {
-			t.Errorf("%s does not answer over a good cable after %v", ip, took)
+		_, ok := knock(ip)
+		for end := time.Now().Add(10 * time.Second); !ok && time.Now().Before(end); { // a busy machine
+			_, ok = knock(ip)
+		}
+		if !ok {
+			t.Errorf("%s does not answer over a good cable", ip)
 		}
 	}
 	c.Set(Faults{Delay: 150 * time.Millisecond, Duplicate: 1})

@@ -102,7 +102,11 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 		return nil, err
 	}
 	a.self = devices.NodeIDOf(&a.key.PublicKey)
-	if a.roster, err = trust.OpenLog(a.store, trust.Options{HomeTime: a.homeTime}); err != nil {
+	awake, err := overlay.LastHomeTime(a.store)
+	if err != nil {
+		return nil, err
+	}
+	if a.roster, err = trust.OpenLog(a.store, trust.Options{HomeTime: a.homeTime, AwakeUntil: awake}); err != nil {
 		return nil, err
 	}
 	a.mesh, err = overlay.New(overlay.Config{

@@ -94,17 +94,6 @@ func (a *Agent) sighted(s discovery.Sighting) {
 func (a *Agent) listForeign() {
 	r := a.roster.Roster()
 	a.dir.SetForeign(a.tracker.Foreign(func(prefix [8]byte) bool {
-		if prefix == [8]byte(a.self[:8]) {
-			return true
-		}
-		if r == nil {
-			return false
-		}
-		for id := range r.Members {
-			if [8]byte(id[:8]) == prefix {
-				return true
-			}
-		}
-		return false
+		return prefix == [8]byte(a.self[:8]) || isMember(r, prefix)
 	}))
 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
 	"github.com/hallway-home/hallway/cmd/hallway/internal/doctor"
@@ -44,12 +47,15 @@ func (a *Agent) Doctor(ctx context.Context) []api.Check {
 		return []api.Check{{Name: "home", Level: "warn", Words: err.Error()}}
 	}
 	out := []api.Check{{Name: "home", Level: "ok", Words: fmt.Sprintf("%s has %d devices", r.Name, len(r.Members))}}
-	for _, d := range a.dir.Snapshot().Devices {
-		if !d.Self {
-			out = append(out, a.examine(ctx, d))
-		}
+	others := slices.DeleteFunc(slices.Clone(a.dir.Snapshot().Devices), func(d devices.Device) bool { return d.Self })
+	found := make([]api.Check, len(others))
+	var g errgroup.Group
+	g.SetLimit(maxExamined) // side by side: each that is off costs 3 s
+	for i, d := range others {
+		g.Go(func() error { found[i] = a.examine(ctx, d); return nil })
 	}
-	return out
+	_ = g.Wait()
+	return append(out, found...)
 }
 
 func (a *Agent) examine(ctx context.Context, d devices.Device) api.Check {
@@ -118,7 +124,19 @@ func (a *Agent) relay(ctx context.Context, caller devices.Device, to string) (ap
 	if r.Diagnosis == nil {
 		return api.Diagnosis{}, fmt.Errorf("%s answered without a finding", caller.Name)
 	}
-	d := *r.Diagnosis
+	return *r.Diagnosis, nil
+}
+
+// readReply reads what another member's doctor says: bounded, and fit to be shown.
+func readReply(raw []byte) (reply, error) {
+	var r reply
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return reply{}, err
+	}
+	d := r.Diagnosis
+	if d == nil {
+		return r, nil
+	}
 	for _, s := range []*string{&d.From, &d.To, &d.Cause, &d.Words, &d.Advice} {
 		*s = shown(*s)
 	}
@@ -129,7 +147,7 @@ func (a *Agent) relay(ctx context.Context, caller devices.Device, to string) (ap
 			*s = shown(*s)
 		}
 	}
-	return d, nil
+	return r, nil
 }
 
 // shown is what another device said, fit for a terminal.
@@ -144,16 +162,16 @@ func shown(s string) string {
 }
 
 func (a *Agent) ask(ctx context.Context, d devices.Device, q question) (reply, error) {
-	var r reply
 	raw, err := json.Marshal(q)
 	if err != nil {
-		return r, err
+		return reply{}, err
 	}
 	answer, err := a.sip.Ask(ctx, d.Node, raw)
 	if err != nil {
-		return r, err
+		return reply{}, err
 	}
-	if err := json.Unmarshal(answer, &r); err != nil {
+	r, err := readReply(answer)
+	if err != nil {
 		return r, fmt.Errorf("%s answered what cannot be read", d.Name)
 	}
 	return r, nil

@@ -86,24 +86,20 @@ type ruleKey struct {
 	Right   devices.Right `path:"right" enum:"call,view,dropin,door"`
 }
 
+// Created is what a home's birth gives, once.
+type Created struct {
+	Recovery string `json:"recovery" doc:"the recovery code; it is stored nowhere"`
+}
+
 func homeRoutes(a huma.API, b HomeBackend) {
 	get(a, "home", "/home", "The home and its members", b.Home)
-	huma.Register(a, op("create-home", http.MethodPost, "/home", "Make a home; the recovery code is shown this once"), func(_ context.Context, in *struct {
+	answer(a, op("create-home", http.MethodPost, "/home", "Make a home; the recovery code is shown this once"), func(_ context.Context, in *struct {
 		Body struct {
 			Name string `json:"name" minLength:"1" maxLength:"64"`
 		}
-	}) (*out[struct {
-		Recovery string `json:"recovery"`
-	}], error) {
+	}) (*out[Created], error) {
 		code, err := b.CreateHome(in.Body.Name)
-		if err != nil {
-			return nil, problem(err)
-		}
-		o := &out[struct {
-			Recovery string `json:"recovery"`
-		}]{}
-		o.Body.Recovery = code
-		return o, nil
+		return &out[Created]{Created{code}}, problem(err)
 	})
 	huma.Register(a, op("rename", http.MethodPatch, "/home/names/{slug}", "Rename something; its URI stays"), func(_ context.Context, in *struct {
 		Slug string `path:"slug" maxLength:"64"`
@@ -139,7 +135,7 @@ func homeRoutes(a huma.API, b HomeBackend) {
 }
 
 func memberRoutes(a huma.API, b HomeBackend) {
-	huma.Register(a, op("remove", http.MethodDelete, "/home/members/{slug}", "Remove a device for good, or propose so"), func(_ context.Context, in *bySlug) (*out[Removal], error) {
+	answer(a, op("remove", http.MethodDelete, "/home/members/{slug}", "Remove a device for good, or propose so"), func(_ context.Context, in *bySlug) (*out[Removal], error) {
 		r, err := b.Remove(in.Slug)
 		return &out[Removal]{r}, problem(err)
 	})

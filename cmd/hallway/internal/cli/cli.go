@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -51,6 +53,7 @@ type app struct {
 	data     string
 	socket   string
 	overlay  func(*config.Config) // flags of `up`
+	begun    bool                 // the command line made sense, and a command runs
 }
 
 // Main runs the command line and returns the exit code.
@@ -65,6 +68,13 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return ExitOK // done, or ended by the person who watched
+	}
+	if !a.begun { // cobra itself found the fault: an unknown command, or the wrong number of names
+		if !strings.Contains(err.Error(), "usage:") {
+			err = fmt.Errorf("%w; `hallway --help` lists the commands", err)
+		}
+		err = usage(err)
+		a.json = a.json || slices.Contains(args, "--json") // flags may not have been read
 	}
 	if a.json {
 		_ = json.NewEncoder(stderr).Encode(map[string]any{"error": err.Error(), "exit": exitCode(err)})
@@ -104,6 +114,7 @@ func (a *app) root() *cobra.Command {
 		Long: "Hallway lets every screen, camera, speaker and doorbell in a home call every other one by name,\n" +
 			"with no server, no cloud and no PBX. `hallway up` runs the agent; every other command speaks to it.",
 	}
+	root.PersistentPreRun = func(*cobra.Command, []string) { a.begun = true }
 	f := root.PersistentFlags()
 	f.BoolVar(&a.json, "json", false, "print JSON for programs")
 	f.StringVar(&a.config, "config", "", "configuration file (default ./hallway.yaml, then /etc/hallway/hallway.yaml)")

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,7 +26,7 @@ const lowDisk = 16 << 20
 // Local runs all checks; running tells whether an agent holds the port already.
 func Local(c config.Config, running bool) []api.Check {
 	out := []api.Check{interfaces(c), multicast(), port(c, running), clock(time.Now()), disk(c)}
-	return append(out, pipelines(c)...)
+	return append(append(out, peers(c)...), pipelines(c)...)
 }
 
 func ok(name, format string, args ...any) api.Check {
@@ -134,13 +135,35 @@ func disk(c config.Config) api.Check {
 	return ok("disk", "%s can be written", dir)
 }
 
+// peerTime bounds the dial of a configured peer on a home's network.
+const peerTime = 2 * time.Second
+
+// peers dials the addresses that the configuration names, side by side; nothing is sent.
+func peers(c config.Config) []api.Check {
+	out := make([]api.Check, len(c.Peers))
+	var wg sync.WaitGroup
+	for i, p := range c.Peers {
+		wg.Go(func() {
+			conn, err := net.DialTimeout("tcp", p, peerTime)
+			if err != nil {
+				out[i] = api.Check{Name: "peers", Level: "warn", Words: fmt.Sprintf("the configured peer %s does not answer: %v", p, err), Advice: "check its address in `peers`, and whether it is on"}
+				return
+			}
+			_ = conn.Close()
+			out[i] = ok("peers", "%s answers", p)
+		})
+	}
+	wg.Wait()
+	return out
+}
+
 func pipelines(c config.Config) []api.Check {
 	var out []api.Check
 	for name, get := range map[string]func() (*profiles.Pipeline, error){"source": c.SourcePipeline, "sink": c.SinkPipeline} {
 		p, err := get()
 		switch {
 		case err != nil:
-			out = append(out, api.Check{Name: name, Level: "fail", Words: err.Error()})
+			out = append(out, api.Check{Name: name, Level: "fail", Words: err.Error(), Advice: "`hallway profiles` lists the pipelines of each class"})
 		case p == nil:
 		default:
 			if _, err := exec.LookPath(p.Command[0]); err != nil {
