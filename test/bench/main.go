@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -51,13 +52,14 @@ func run(binary, out, only string) error {
 		return err
 	}
 	var rows []row
+	var failed []error // one part that fails takes no other's figures away
 	for _, p := range parts() {
 		if only != "" && only != p.name {
 			continue
 		}
 		more, err := p.measure(binary)
 		if err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+			failed = append(failed, fmt.Errorf("%s: %w", p.name, err))
 		}
 		rows = append(rows, more...)
 	}
@@ -74,7 +76,7 @@ func run(binary, out, only string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(out, append(b, '\n'), 0o644)
+	return errors.Join(append(failed, os.WriteFile(out, append(b, '\n'), 0o644))...)
 }
 
 // small is what needs no agents.
