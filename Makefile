@@ -3,13 +3,13 @@ SHELL := /bin/bash
 GO ?= go
 BUILD := build
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-# What ships has no C in it and no trace of the machine that built it.
-SHIP := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 GOLANGCI := $(BUILD)/bin/golangci-lint
 GOLANGCI_VERSION := v2.15.0
 KEEP ?=
 FUZZTIME ?= 2m
 SOAK ?= 5m
+SIM_SEEDS ?= 10000
+HOSTILE ?= 10m
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo clips test unit e2e soak fuzz bench lint fmt cross deps clean
@@ -17,11 +17,11 @@ SOAK ?= 5m
 help: ## show this list
 	@printf 'Hallway: the screens, cameras and speakers of a home call each other by name.\n\n'
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
-	@printf '\n  KEEP=1 leaves the demo running; FUZZTIME=20s and SOAK=30s shorten the long runs.\n'
+	@printf '\n  KEEP=1 leaves the demo running; FUZZTIME=20s, SIM_SEEDS=300, HOSTILE=20s and SOAK=30s shorten the long runs.\n'
 
 build: ## build/hallway, as it ships
 	@mkdir -p $(BUILD)
-	$(SHIP) -o $(BUILD)/hallway ./cmd/hallway
+	$(GO) run ./firmware/cross -host $(BUILD)/hallway -version '$(VERSION)'
 
 demo: deps build ## a small home on this machine: it finds itself, two rooms talk, the recordings are checked
 	$(BUILD)/hallway demo --dir $(BUILD)/demo $(if $(KEEP),--keep)
@@ -41,8 +41,8 @@ e2e: ## tests between processes in network namespaces (root)
 fuzz: ## each fuzz target for FUZZTIME
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz
 
-soak: fuzz ## fuzz targets, then calls for SOAK without growing
-	HALLWAY_SOAK=$(SOAK) scripts/test soak
+soak: fuzz ## fuzz targets, SIM_SEEDS simulated homes, calls and churn for SOAK, attacks for HOSTILE
+	HALLWAY_SIM_SEEDS=$(SIM_SEEDS) HALLWAY_SOAK=$(SOAK) HALLWAY_CHURN=$(SOAK) HALLWAY_HOSTILE=$(HOSTILE) scripts/test soak
 
 bench: deps build ## the budgets, measured: a table and build/bench.json
 	$(GO) run ./test/bench -hallway $(BUILD)/hallway -out $(BUILD)/bench.json

@@ -45,6 +45,9 @@ const (
 	KindRoom   AORKind = "room"
 	KindGroup  AORKind = "group"
 	KindPerson AORKind = "person"
+	// KindForeign is a foreign device that the home adopted: it has a name, but no
+	// device of the home answers for it yet.
+	KindForeign AORKind = "foreign"
 )
 
 // Resolution is what an AOR means now: the devices behind it, in slug order.
@@ -71,6 +74,7 @@ type Snapshot struct {
 	Rooms   []Room   // by slug
 	Groups  []Group
 	Persons []Person
+	Adopted []Adopted
 	Foreign []Foreign
 	byAOR   map[string]Resolution // by slug
 }

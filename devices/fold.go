@@ -28,6 +28,7 @@ func Fold(in Inputs) *Snapshot {
 	s.Rooms = sortedValues(in.Roster.Rooms)
 	s.Groups = sortedValues(in.Roster.Groups)
 	s.Persons = sortedValues(in.Roster.Persons)
+	s.Adopted = sortedValues(in.Roster.Adopted)
 	s.index()
 	return s
 }
@@ -78,6 +79,9 @@ func (s *Snapshot) index() {
 	}
 	for _, p := range s.Persons {
 		add(KindPerson, p.Slug, p.Name, s.where(func(d Device) bool { return slices.Contains(p.Nodes, d.Node) }))
+	}
+	for _, a := range s.Adopted {
+		add(KindForeign, a.Slug, a.Name, nil)
 	}
 	for _, g := range s.Groups {
 		in := map[string]bool{}

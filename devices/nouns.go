@@ -90,6 +90,10 @@ func (id HomeID) IsZero() bool { return id == HomeID{} }
 // Domain is the home's own domain (RFC 8375); it is never sent to an outside resolver.
 func (id HomeID) Domain() string { return id.String() + ".home.arpa" }
 
+// AppHost is the one host name of the companion app on the LAN: every node of the home
+// leads it to itself.
+func (id HomeID) AppHost() string { return "hallway-" + hex.EncodeToString(id[:4]) + ".local" }
+
 // MarshalText makes JSON show hexadecimal.
 func (id HomeID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
@@ -182,15 +186,35 @@ type Person struct {
 // Roster is what the home's log of edits folds to. It is immutable once made.
 type Roster struct {
 	Home    HomeID
-	Name    string            // what people call the home
-	Epoch   uint64            // number of folded edits
-	Heads   [][32]byte        // hashes of edits without children, ascending
-	HomeKey []byte            // 32 random bytes, anew at each removal
-	Members map[NodeID]Member // who belongs now
-	Removed map[NodeID]bool   // keys that never return
-	Rooms   map[string]Room   // by slug
-	Groups  map[string]Group  // by slug
-	Persons map[string]Person // by slug
+	Name    string             // what people call the home
+	Epoch   uint64             // number of folded edits
+	Heads   [][32]byte         // hashes of edits without children, ascending
+	HomeKey []byte             // 32 random bytes, anew at each removal
+	Members map[NodeID]Member  // who belongs now
+	Removed map[NodeID]bool    // keys that never return
+	Rooms   map[string]Room    // by slug
+	Groups  map[string]Group   // by slug
+	Persons map[string]Person  // by slug
+	Adopted map[string]Adopted // by slug; foreign things that members speak for
+	Rules   map[RuleKey]Rule
+	Pending map[[32]byte]Proposal // by the hash of the edit that proposes
+}
+
+// Adopted is a foreign thing to which the owners gave a name: a plain SIP phone, a
+// camera. It has no key; the nodes that are its speakers answer for it.
+type Adopted struct {
+	Slug     string   `json:"slug"`
+	Name     string   `json:"name"`
+	Class    Class    `json:"class"`
+	URI      string   `json:"uri"`      // where a speaker reaches it, e.g. "rtsp://192.0.2.9/stream"
+	Speakers []NodeID `json:"speakers"` // who may speak for it
+}
+
+// Proposal is the wish of one owner to remove another, which waits for a second owner
+// or for its time.
+type Proposal struct {
+	Target NodeID `json:"target"`
+	By     NodeID `json:"by"`
 }
 
 // Has reports whether the node belongs to the home now. A nil roster has nobody.
@@ -228,9 +252,10 @@ type Liveness struct {
 
 // Foreign is something on the LAN that is not a member: a hint, never trusted.
 type Foreign struct {
-	ID        string           `json:"id"` // stable for the thing, e.g. "mdns:Kitchen Speaker._raop._tcp"
+	ID        string           `json:"id"` // stable for the thing, e.g. "mdns:Kitchen@speaker.local"
 	Name      string           `json:"name"`
-	Kinds     []string         `json:"kinds"` // service types seen, e.g. "_rtsp._tcp"
+	Is        string           `json:"is"`    // in plain words, e.g. "camera"
+	Kinds     []string         `json:"kinds"` // service and device types seen, e.g. "_rtsp._tcp"
 	Addrs     []netip.AddrPort `json:"addrs"`
 	Protocols []string         `json:"protocols"` // "mdns", "ssdp", "wsd"
 	LastSeen  time.Time        `json:"last_seen"`

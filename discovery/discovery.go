@@ -8,17 +8,24 @@ package discovery
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hallway-home/hallway/devices"
 )
 
 // Type is Hallway's own DNS-SD service type.
 const Type = "_hallway._tcp"
+
+// UPnPType is Hallway's own UPnP device type.
+const UPnPType = "urn:hallway-home:device:HomeSession:1"
 
 // ForeignTypes are browsed so that people see what else is in the house.
 func ForeignTypes() []string {
@@ -31,15 +38,17 @@ func ForeignTypes() []string {
 // Sighting is what one protocol says about one thing now; each replaces the one before
 // with the same Source and ID.
 type Sighting struct {
-	Source   string // "mdns"
-	ID       string // stable within the source, e.g. the full DNS-SD instance name
-	Gone     bool   // it said goodbye or expired
-	Kind     string // service type
-	Instance string // what it calls itself
+	Source   string   // "mdns", "ssdp", "wsd"
+	ID       string   // stable within the source, e.g. the full DNS-SD instance name
+	Gone     bool     // it said goodbye or expired
+	Kind     string   // service type
+	Also     []string // further types of the same thing, e.g. of devices inside a UPnP device
+	Instance string   // what it calls itself
 	Host     string
 	Addrs    []netip.AddrPort // link-local ones carry their zone
 	Text     []string         // key=value, in order
 	Seen     time.Time
+	First    time.Time // when it came into sight; the Tracker sets it
 }
 
 // Source is one wire protocol. Run reports until ctx ends and everything it started
@@ -130,12 +139,10 @@ type Neighbour struct {
 
 // ParseHallway reads what a Hallway node says of itself from the merged thing.
 func ParseHallway(t Thing) (Neighbour, error) {
-	for i, kind := range t.Kinds {
-		if kind == Type {
-			return ParseNeighbour(Sighting{ID: t.ID, Kind: t.Kinds[i], Addrs: t.Addrs, Text: t.Text})
-		}
+	if !slices.Contains(t.Kinds, Type) {
+		return Neighbour{}, fmt.Errorf("%s is no Hallway node that mDNS shows", t.ID)
 	}
-	return Neighbour{}, fmt.Errorf("%s is no Hallway node", t.ID)
+	return ParseNeighbour(Sighting{ID: t.ID, Kind: Type, Addrs: t.Addrs, Text: t.Text})
 }
 
 // ParseNeighbour reads the TXT record of a node.
@@ -172,4 +179,46 @@ func ParseNeighbour(s Sighting) (Neighbour, error) {
 		return n, fmt.Errorf("%s names no id", s.ID)
 	}
 	return n, nil
+}
+
+// MaxLine is how many characters of a name from the network are kept.
+const MaxLine = 64
+
+// OneLine makes text from the network fit for one line of a table.
+func OneLine(s string) string {
+	s = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s))
+	if utf8.RuneCountInString(s) > MaxLine {
+		s = strings.TrimSpace(string([]rune(s)[:MaxLine]))
+	}
+	return s
+}
+
+// UUID names a node in UPnP: version 8 (RFC 9562 section 5.8) with the same first half of
+// the Node-ID that mDNS shows, and nothing else, so that both are seen to be of one node.
+func UUID(id devices.NodeID) string {
+	b := [16]byte{6: 0x80, 8: 0x80}
+	copy(b[:6], id[:6])
+	copy(b[9:11], id[6:8])
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// NodePrefix is the first half of the Node-ID that a sighting of a Hallway node claims,
+// by whichever protocol.
+func NodePrefix(s Sighting) (prefix [8]byte, ok bool) {
+	if s.Kind == Type {
+		n, err := ParseNeighbour(s)
+		return n.Prefix, err == nil
+	}
+	b, err := hex.DecodeString(strings.ReplaceAll(s.ID, "-", ""))
+	if s.Kind != UPnPType || err != nil || len(b) != 16 {
+		return prefix, false
+	}
+	copy(prefix[:6], b[:6])
+	copy(prefix[6:], b[9:11])
+	return prefix, true
 }

@@ -1,14 +1,8 @@
 package discovery
 
 import (
-	"context"
-	"net/netip"
-	"reflect"
-	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -46,75 +40,4 @@ func TestTextOfAnAnnouncement(t *testing.T) {
 	if size >= 400 {
 		t.Errorf("the whole TXT has %d bytes", size)
 	}
-}
-
-func seen(source, id, kind, instance, addr string, at int, text ...string) Sighting {
-	return Sighting{
-		Source: source, ID: id, Kind: kind, Instance: instance, Host: "h.local", Text: text,
-		Addrs: []netip.AddrPort{netip.MustParseAddrPort(addr)}, Seen: time.Unix(int64(at), 0),
-	}
-}
-
-func TestMerge(t *testing.T) {
-	const id = "id=1a2b3c4d05060708"
-	a := seen("mdns", "x", Type, "Hallway-1a2b3c4d", "10.0.0.1:5061", 1, id, "class=tv", "pair=1")
-	b := seen("ssdp", "uuid:1", Type, "Hallway-1a2b3c4d", "10.1.0.1:5061", 2, id, "class=tv")
-	c := seen("mdns", "y", "_rtsp._tcp", "Cam", "10.0.0.9:554", 3)
-	d := seen("mdns", "z", "_axis-video._tcp", "Cam", "10.0.0.9:80", 4)
-	gone := c
-	gone.Gone = true
-	for _, x := range []struct {
-		name string
-		in   []Sighting
-		ids  []string
-	}{
-		{"nothing", nil, nil},
-		{"one node by two protocols", []Sighting{a, b}, []string{"hallway:1a2b3c4d05060708"}},
-		{"two services of one camera", []Sighting{c, d}, []string{"mdns:Cam@h.local"}},
-		{"gone", []Sighting{gone, a}, []string{"hallway:1a2b3c4d05060708"}},
-	} {
-		got := Merge(x.in)
-		var ids []string
-		for _, th := range got {
-			ids = append(ids, th.ID)
-		}
-		slices.Reverse(x.in)
-		if !slices.Equal(ids, x.ids) || !reflect.DeepEqual(got, Merge(x.in)) {
-			t.Errorf("%s: %+v", x.name, got)
-		}
-	}
-	n, err := ParseHallway(Merge([]Sighting{a, b})[0])
-	if err != nil || n.Class != devices.ClassTV || n.Port != 5061 || len(n.Addrs) != 2 || n.Prefix != [8]byte(node[:8]) {
-		t.Errorf("%+v, %v", n, err)
-	}
-	if _, err := ParseHallway(Merge([]Sighting{c})[0]); err == nil {
-		t.Error("a camera passed for a Hallway node")
-	}
-}
-
-func TestWatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tr := NewTracker()
-		cam := seen("mdns", "y", "_rtsp._tcp", "Cam", "10.0.0.9:554", 3)
-		tr.Take(cam)
-		var got []Change
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = tr.Watch(ctx, func(e Event) { got = append(got, e.Change) })
-		}()
-		step := func(s Sighting) { synctest.Wait(); tr.Take(s); synctest.Wait() }
-		cam.Seen = time.Unix(9, 0)
-		step(cam) // only heard again: no event
-		cam.Text = []string{"path=/2"}
-		step(cam)
-		cam.Gone = true
-		step(cam)
-		cancel()
-		<-done
-		if !slices.Equal(got, []Change{Added, Updated, Removed}) {
-			t.Errorf("%v", got)
-		}
-	})
 }

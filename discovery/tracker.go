@@ -1,11 +1,11 @@
 package discovery
 
 import (
-	"cmp"
 	"maps"
+	"reflect"
 	"slices"
-	"strings"
 	"sync"
+	"time"
 
 	"github.com/hallway-home/hallway/devices"
 )
@@ -16,35 +16,34 @@ const maxThings = 1024
 // Tracker merges the sightings of all protocols. Expiry is the sources' duty: each says
 // Gone in its own way of knowing. Safe for concurrent use.
 type Tracker struct {
-	mu      sync.Mutex
-	seen    map[string]Sighting // by source and ID
-	changed chan struct{}       // closed and replaced at every change
+	mu   sync.Mutex
+	seen map[string]Sighting // by source and ID
 }
 
 // NewTracker makes an empty one.
-func NewTracker() *Tracker {
-	return &Tracker{seen: map[string]Sighting{}, changed: make(chan struct{})}
-}
+func NewTracker() *Tracker { return &Tracker{seen: map[string]Sighting{}} }
 
-// Take applies one sighting and reports whether anything changed.
+// Take applies one sighting and reports whether anything changed, be it only when the
+// thing was last seen.
 func (t *Tracker) Take(s Sighting) bool {
 	key := s.Source + ":" + s.ID
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, known := t.seen[key]
+	old, known := t.seen[key]
 	switch {
 	case s.Gone && !known:
 		return false
 	case s.Gone:
 		delete(t.seen, key)
+		return true
 	case !known && len(t.seen) >= maxThings:
 		return false
-	default:
-		t.seen[key] = s
 	}
-	close(t.changed)
-	t.changed = make(chan struct{})
-	return true
+	if s.First = old.First; !known {
+		s.First = time.Now()
+	}
+	t.seen[key] = s
+	return !reflect.DeepEqual(old, s)
 }
 
 // Neighbours lists the Hallway nodes in sight, by claimed ID.
@@ -61,40 +60,29 @@ func (t *Tracker) Neighbours() []Neighbour {
 	return out
 }
 
-// Foreign lists everything that is not ours, merged to one entry per thing: services of
-// one host and instance name are one thing. isMember tells which Hallway nodes belong.
-func (t *Tracker) Foreign(isMember func(Neighbour) bool) []devices.Foreign {
+// Things lists what is in sight, by ID.
+func (t *Tracker) Things() []Thing {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	things := map[string]devices.Foreign{}
-	for _, key := range slices.Sorted(maps.Keys(t.seen)) {
-		s := t.seen[key]
-		if n, err := ParseNeighbour(s); err == nil && isMember(n) {
-			continue
-		}
-		id := s.Source + ":" + s.Instance + "@" + strings.TrimSuffix(s.Host, ".")
-		f, ok := things[id]
-		if !ok {
-			f = devices.Foreign{ID: id, Name: s.Instance}
-		}
-		f.Kinds = addTo(f.Kinds, s.Kind)
-		f.Protocols = addTo(f.Protocols, s.Source)
-		for _, a := range s.Addrs {
-			if !slices.Contains(f.Addrs, a) {
-				f.Addrs = append(f.Addrs, a)
-			}
-		}
-		if s.Seen.After(f.LastSeen) {
-			f.LastSeen = s.Seen
-		}
-		things[id] = f
-	}
-	return slices.SortedFunc(maps.Values(things), func(a, b devices.Foreign) int { return cmp.Compare(a.ID, b.ID) })
+	return Merge(slices.Collect(maps.Values(t.seen)))
 }
 
-func addTo(list []string, s string) []string {
-	if slices.Contains(list, s) {
-		return list
+// Foreign lists everything that is not ours, merged to one entry per thing (see Merge), by
+// ID. isMember tells which Hallway nodes, by the ID they claim, belong: those are in the
+// directory by their own records, and never here.
+func (t *Tracker) Foreign(isMember func(prefix [8]byte) bool) []devices.Foreign {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var strange []Sighting
+	for s := range maps.Values(t.seen) {
+		if p, ok := NodePrefix(s); !ok || !isMember(p) {
+			strange = append(strange, s)
+		}
 	}
-	return append(list, s)
+	things := Merge(strange)
+	out := make([]devices.Foreign, len(things))
+	for i, x := range things {
+		out[i] = x.Foreign()
+	}
+	return out
 }

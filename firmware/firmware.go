@@ -29,9 +29,29 @@ func Targets() []Target {
 	}
 }
 
+// tags of what ships: HTTP/2 stays out of net/http (0.5 MiB), because the API speaks
+// over a local socket and web sockets need HTTP/1.1 anyway.
+const tags = "nethttpomithttp2"
+
+// notInlined are packages that no packet of a call passes through: copying their small
+// functions to where they are called would cost 0.4 MiB.
+func notInlined() []string {
+	return []string{
+		"github.com/danielgtaylor/...", "github.com/goccy/...", "github.com/spf13/...", "github.com/miekg/...",
+		"github.com/hallway-home/hallway/cmd/...", "github.com/hallway-home/hallway/devices/trust",
+	}
+}
+
+// Package is what is built.
+const Package = "github.com/hallway-home/hallway/cmd/hallway"
+
 // BuildArgs are the arguments of `go build` for what ships: no C, no paths, no symbols.
 func BuildArgs(version, out string) []string {
-	return []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", out, "./cmd/hallway"}
+	args := []string{"build", "-tags", tags, "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", out}
+	for _, p := range notInlined() {
+		args = append(args, "-gcflags="+p+"=-l")
+	}
+	return append(args, Package)
 }
 
 // BuildEnv is what a target adds to the environment of `go build`.

@@ -83,10 +83,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			for _, c := range a.live() {
-				c.finish(ending{code: statusOK, words: "This device stops.", bye: true})
-			}
+			a.finishAll()
 			a.wg.Wait()
+			a.gate.close()
 			_ = a.cfg.Flows.SIP().Close()
 			if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
 				a.log.Debug("the SIP side ended", "err", err)
@@ -99,6 +98,15 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.checkFlows()
 		}
 	}
+}
+
+// finishAll ends every call at once: each may wait 2 s for a peer that does not answer.
+func (a *Agent) finishAll() {
+	var wg sync.WaitGroup
+	for _, c := range a.live() {
+		wg.Go(func() { c.finish(ending{code: statusOK, words: "This device stops.", bye: true}) })
+	}
+	wg.Wait()
 }
 
 // spawn runs f as a goroutine that Run waits for. It reports false after the end.
@@ -332,26 +340,47 @@ func (a *Agent) tell(info CallInfo) {
 	}
 }
 
-// bucket bounds INVITEs from one member.
+// bucket bounds INVITEs from one member, and what is logged about it.
 type bucket struct {
 	tokens float64
 	at     time.Time
+	warned time.Time
+}
+
+// bucket must be called with mu held.
+func (a *Agent) bucket(peer devices.NodeID, now time.Time) *bucket {
+	b := a.rate[peer]
+	if b == nil {
+		b = &bucket{tokens: callBurst, at: now}
+		a.rate[peer] = b
+	}
+	return b
 }
 
 func (a *Agent) mayInvite(peer devices.NodeID) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b := a.rate[peer]
 	now := time.Now()
-	if b == nil {
-		b = &bucket{callBurst, now}
-		a.rate[peer] = b
-	}
+	b := a.bucket(peer, now)
 	b.tokens = min(callBurst, b.tokens+now.Sub(b.at).Seconds()*callsPerSecond)
 	b.at = now
 	if b.tokens < 1 {
 		return false
 	}
 	b.tokens--
+	return true
+}
+
+// mayWarn reports whether a member's misbehaviour is to be logged: a flood must not fill
+// the disk with words about it.
+func (a *Agent) mayWarn(peer devices.NodeID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	b := a.bucket(peer, now)
+	if !b.warned.IsZero() && now.Sub(b.warned) < warnEvery {
+		return false
+	}
+	b.warned = now
 	return true
 }

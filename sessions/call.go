@@ -19,12 +19,14 @@ type Call struct {
 	ctx    context.Context // ends with the call
 	cancel context.CancelFunc
 
+	changing sync.Mutex // held while an offer of either side waits for its answer
+
 	mu        sync.Mutex
 	info      CallInfo
 	dialog    *dialog // the one that won, or the incoming one
 	incoming  *incoming
-	branches  map[string]*branch
 	goneSince time.Time
+	agreed    int // offers and answers finished after the first
 	over      bool
 	freed     chan struct{} // closed when camera and microphone are free
 }
@@ -48,7 +50,7 @@ func (e ending) unanswered() int {
 
 func (a *Agent) newCall(id, direction string, state State, from, to devices.AOR) *Call {
 	c := &Call{
-		a: a, id: id, branches: map[string]*branch{}, freed: make(chan struct{}),
+		a: a, id: id, freed: make(chan struct{}),
 		info: CallInfo{ID: id, Direction: direction, State: state, From: from, To: to, Started: time.Now()},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -115,13 +117,7 @@ func (c *Call) open(d *dialog) {
 		return
 	}
 	c.a.tell(c.Info())
-	c.a.spawn(func() {
-		select {
-		case <-d.leg.Done():
-			c.finish(ending{code: 500, words: mediaWords(d.leg.Err()), bye: true})
-		case <-c.ctx.Done():
-		}
-	})
+	c.a.spawn(func() { c.watch(d) })
 }
 
 func mediaWords(err error) string {
@@ -145,6 +141,7 @@ func (c *Call) finish(e ending) {
 	}
 	c.info.State, c.info.Ended, c.info.Code, c.info.Reason, c.info.Missed = StateEnded, time.Now(), e.code, e.words, e.missed
 	d, in := c.dialog, c.incoming
+	c.dialog, c.incoming = nil, nil // the history keeps what people see, not two megabytes of media
 	tell := e.bye && d != nil && d.established
 	c.mu.Unlock()
 	c.cancel() // ends branches that still ring
@@ -187,8 +184,7 @@ func (a *Agent) bye(d *dialog, reason sip.Header) {
 		if err = a.reach(ctx, d.peer); err != nil {
 			break
 		}
-		d.localSeq++
-		req := a.request(sip.BYE, d, d.localSeq)
+		req := a.request(sip.BYE, d, d.nextSeq())
 		if reason != nil {
 			req.AppendHeader(sip.HeaderClone(reason))
 		}

@@ -36,6 +36,15 @@ func TestTwoPartyCall(t *testing.T) {
 		t.Errorf("callee sees %q", got)
 	}
 	eventually(t, "cameras are free", func() bool { return tv.media.open.Load() == 0 && panel.media.open.Load() == 0 })
+	for _, p := range []*phone{tv, panel} {
+		for _, c := range p.Agent.calls {
+			c.mu.Lock()
+			if c.dialog != nil || c.incoming != nil {
+				t.Error("the history holds on to the media of an ended call")
+			}
+			c.mu.Unlock()
+		}
+	}
 }
 
 func TestCallerHangsUp(t *testing.T) {

@@ -20,6 +20,8 @@ const (
 	// callsPerSecond bounds INVITEs from one member: the transaction layer holds about
 	// 12 kB for 32 s after each.
 	callsPerSecond, callBurst = 20, 40
+	// warnEvery: the misbehaviour of one member is logged once in this time.
+	warnEvery = time.Minute
 	// goneAfter: a dialog outlives its flow this long (decisions: 10 s).
 	goneAfter = 10 * time.Second
 	// callerPatience bounds how long a caller lets the other side ring.

@@ -1,6 +1,8 @@
 package sessions
 
 import (
+	"sync/atomic"
+
 	"github.com/emiago/sipgo/sip"
 
 	"github.com/hallway-home/hallway/devices"
@@ -19,7 +21,7 @@ type dialog struct {
 	remoteTag     string
 	session       string // our half of the Session-ID
 	remoteSession string
-	localSeq      uint32
+	localSeq      uint32 // atomic: a BYE may overtake a re-INVITE
 	remoteSeq     uint32
 	leg           Leg
 
@@ -31,3 +33,6 @@ type dialog struct {
 type dialogKey struct{ callID, localTag string }
 
 func (d *dialog) key() dialogKey { return dialogKey{d.callID, d.localTag} }
+
+// nextSeq is the number of the next request in the dialog (RFC 3261 section 12.2.1.1).
+func (d *dialog) nextSeq() uint32 { return atomic.AddUint32(&d.localSeq, 1) }

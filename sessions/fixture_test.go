@@ -346,10 +346,12 @@ type fakeLeg struct {
 	media    []MediaState
 	done     chan struct{}
 	err      error
+	broken   chan struct{}
+	restarts atomic.Int64
 }
 
 func (m *fakeMedia) NewLeg(cfg LegConfig) (Leg, error) {
-	l := &fakeLeg{m: m, caps: cfg.Capabilities, done: make(chan struct{})}
+	l := &fakeLeg{m: m, caps: cfg.Capabilities, done: make(chan struct{}), broken: make(chan struct{}, 1)}
 	m.living.Add(1)
 	m.mu.Lock()
 	m.legs = append(m.legs, l)
@@ -442,6 +444,13 @@ func (l *fakeLeg) Connected() <-chan struct{} {
 	return ch
 }
 func (l *fakeLeg) Err() error { return l.err }
+
+func (l *fakeLeg) Broken() <-chan struct{} { return l.broken }
+
+func (l *fakeLeg) Restart(ctx context.Context) ([]byte, error) {
+	l.restarts.Add(1)
+	return l.Offer(ctx)
+}
 
 func (l *fakeLeg) Close() error {
 	l.mu.Lock()

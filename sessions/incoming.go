@@ -71,6 +71,7 @@ func (a *Agent) onRequest(req *sip.Request, tx *sip.ServerTx) {
 		}
 		a.onInvite(req, tx, peer)
 	case sip.ACK: // the 2xx travelled over a reliable flow: nothing waits for it
+		tx.Terminate() // nobody answers an ACK, so the library would keep it as long as the flow
 	case sip.BYE:
 		a.onBye(req, tx, peer)
 	case sip.CANCEL: // its INVITE is gone: the transaction layer takes the others
@@ -82,13 +83,19 @@ func (a *Agent) onRequest(req *sip.Request, tx *sip.ServerTx) {
 
 func (a *Agent) refuse(req *sip.Request, tx *sip.ServerTx, err error) {
 	if req.Method == sip.ACK {
-		return // is never answered
+		tx.Terminate() // is never answered
+		return
 	}
 	code, phrase := statusOf(err)
 	res := sip.NewResponseFromRequest(req, code, phrase, nil)
 	decorate(res, req)
 	if err := tx.Respond(res); err != nil {
 		a.log.Debug("cannot refuse", "err", err)
+	}
+	if req.Method == sip.INVITE {
+		// Over a reliable flow nothing is sent twice: to wait 32 s for the ACK (RFC 3261
+		// section 17.2.1) would only let refused calls pile up.
+		tx.Terminate()
 	}
 	a.gate.free(branchOf(req.Via()))
 }
@@ -101,7 +108,9 @@ func (a *Agent) mayClaim(req *sip.Request, peer devices.NodeID) (devices.Device,
 	}
 	from := req.From().Address
 	if from.Scheme != "sip" || from.User != d.AOR.Slug || !strings.EqualFold(from.Host, d.AOR.Home.Domain()) { // check: From against TLS peer
-		a.log.Warn("a member spoke in another name", "peer", peer, "from", from.String())
+		if a.mayWarn(peer) {
+			a.log.Warn("a member spoke in another name", "peer", peer, "from", from.String())
+		}
 		return d, refusal{statusForbidden, "Forbidden"}
 	}
 	return d, nil
@@ -346,11 +355,17 @@ func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 		a.refuse(req, tx, refusal{500, "Still Ringing"})
 		return
 	}
+	if !c.changing.TryLock() { // RFC 3261 section 14.2
+		a.refuse(req, tx, refusal{statusPending, "Request Pending"})
+		return
+	}
+	defer c.changing.Unlock()
 	answer, err := d.leg.Answer(c.ctx, req.Body())
 	if err != nil {
 		a.refuse(req, tx, ErrNoCommonCodec) // the session goes on unchanged
 		return
 	}
+	c.agree()
 	res := c.response(req, d, self, statusOK, "OK")
 	setSDP(res, answer)
 	if err := tx.Respond(res); err != nil {

@@ -40,6 +40,10 @@ type Leg interface {
 	Connected() <-chan struct{} // closed once packets pass and both keys are proved
 	Done() <-chan struct{}      // closed when the leg failed by itself
 	Err() error
+	// Broken holds a signal when the path was lost but may be found again by an offer that
+	// Restart makes. SetAnswer takes its answer.
+	Broken() <-chan struct{}
+	Restart(ctx context.Context) ([]byte, error)
 	Close() error // idempotent; returns after camera and microphone are freed
 }
 

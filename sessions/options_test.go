@@ -149,7 +149,10 @@ func TestQuestionsReachTheDoctorOfAMember(t *testing.T) {
 // guess at what it means.
 func TestExaminationsAreScreened(t *testing.T) {
 	h := newHouse(t, member{slug: "tv"}, member{slug: "camera"}, member{slug: "panel", config: func(c *Config) {
-		c.Examine = func(context.Context, devices.Device, []byte) ([]byte, error) { panic("asked") }
+		c.Examine = func(context.Context, devices.Device, []byte) ([]byte, error) {
+			t.Error("somebody who speaks in another's name was answered")
+			return nil, nil
+		}
 	}}, member{slug: "nursery", config: func(c *Config) { c.Policy = noCalls{} }})
 	tv := h.phones["tv"]
 	send := func(to, from, kind string) int {

@@ -251,7 +251,7 @@ func (a *Agent) cancelInvite(c *Call, d *dialog) {
 	}
 	req.AppendHeader(&sip.CSeqHeader{SeqNo: inv.CSeq().SeqNo, MethodName: sip.CANCEL})
 	c.mu.Lock()
-	won := c.dialog != nil && c.dialog != d
+	won := c.info.Peer != "" && c.info.Peer != d.device.Slug
 	c.mu.Unlock()
 	if won {
 		req.AppendHeader(reasonHeader(statusOK, elsewhere))
@@ -287,7 +287,7 @@ func (c *Call) accepted(i int, d *dialog, res *sip.Response) (outcome, bool) {
 	if ct := res.Contact(); ct != nil {
 		d.target = *ct.Address.Clone()
 	}
-	a.ack(d)
+	a.ack(d, d.invite.CSeq().SeqNo)
 	if !c.establish(d) {
 		a.spawn(func() { a.bye(d, reasonHeader(statusOK, elsewhere)) })
 		return outcome{code: statusCancelled}, false
@@ -309,8 +309,8 @@ func (c *Call) accepted(i int, d *dialog, res *sip.Response) (outcome, bool) {
 }
 
 // ack confirms a 2xx end to end (RFC 3261 section 13.2.2.4).
-func (a *Agent) ack(d *dialog) {
-	req := a.request(sip.ACK, d, d.invite.CSeq().SeqNo)
+func (a *Agent) ack(d *dialog, seq uint32) {
+	req := a.request(sip.ACK, d, seq)
 	if err := a.tpl.WriteMsg(req); err != nil {
 		a.log.Warn("cannot confirm the call", "peer", d.device.Slug, "err", err)
 	}

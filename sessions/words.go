@@ -17,6 +17,7 @@ const (
 	statusBusy        = 486
 	statusCancelled   = 487
 	statusNotAccept   = 488
+	statusPending     = 491
 	statusDecline     = 603
 )
 

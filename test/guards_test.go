@@ -21,11 +21,19 @@ type guard struct {
 
 func guards() []guard {
 	return []guard{
-		{"record signature", "devices/overlay", "."},
-		{"record size", "devices/overlay", "."},
+		{"record signature", "devices/overlay", "TestRecord"},
+		{"record size", "devices/overlay", "TestRecord"},
+		{"binding signature", "devices/overlay", "TestBinding"},
+		{"blob hash", "devices/overlay", "TestBlobHash"},
 		{"roster signature", "devices/trust", "."},
 		{"code limit", "devices/pairing", "."},
 		{"on-link source", "discovery/mdns", "."},
+		{"on-link source", "discovery/ssdp", "ThreeTimes"},
+		{"three times the query", "discovery/ssdp", "ThreeTimes"},
+		{"LOCATION of its sender", "discovery/ssdp", "Location"},
+		{"on-link source", "discovery/wsd", "OnlyTheLink"},
+		{"XAddr of its sender", "discovery/wsd", "OnlyTheLink"},
+		{"answer to our probe", "discovery/wsd", "Conformance"},
 		{"From against TLS peer", "sessions", "."},
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
@@ -14,15 +16,13 @@ import (
 )
 
 const (
-	// sendQueue bounds what waits for a slow peer; a full queue ends the flow, which the
-	// re-dial repairs with a digest.
-	sendQueue = 1024
+	// maxQueued bounds the bytes that wait for a slow peer: two exchanges and what is
+	// pushed meanwhile. A full queue ends the flow, which the re-dial repairs by a digest.
+	maxQueued = 1 << 20
+	// maxWrite is how much of the queue one write takes.
+	maxWrite = 64 << 10
 	// writeTimeout bounds a write to a peer that no longer reads.
 	writeTimeout = 3 * time.Second
-	// recordsPerSecond and recordBurst bound a flooding member. The burst is what an
-	// honest full exchange may bring: 64 nodes with all their records.
-	recordsPerSecond = 20
-	recordBurst      = DefaultMaxPeers * MaxKeysPerWriter
 	// youngFlow: within this time a second dial of the same peer is the same collision.
 	youngFlow = 5 * time.Second
 )
@@ -38,27 +38,64 @@ type flow struct {
 	key    flowKey
 	conn   *tls.Conn
 	addr   netip.AddrPort
+	local  netip.Addr
 	dialed bool // by us
 	since  time.Time
 
-	out    chan []byte
+	out    outbox
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	compared bool // roster heads came; guarded by Mesh.mu
+	limits   *limits     // of the peer, whatever flow it uses
+	fines    int         // owned by the reader
+	compared bool        // rosters are equal as far as the peer tells; guarded by Mesh.mu
+	served   atomic.Bool // SIP only: handed to the SIP library
 
-	mu     sync.Mutex
-	heard  time.Time
-	tokens float64
-	filled time.Time
+	mu    sync.Mutex
+	heard time.Time
+}
+
+// limits bound what one peer may cost. They outlive its flows.
+type limits struct {
+	mu               sync.Mutex
+	bytes, exchanges bucket
+}
+
+func newLimits() *limits {
+	now := time.Now()
+	return &limits{bytes: newBucket(bytesPerSecond, byteBurst, now), exchanges: newBucket(exchangesPerSecond, exchangeBurst, now)}
+}
+
+// mayAsk takes a token for one answer to a digest, a state or a hello.
+func (l *limits) mayAsk() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.exchanges.allow(time.Now())
+}
+
+// spend says how long the reader must wait after n bytes.
+func (l *limits) spend(n int) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bytes.spend(float64(n), time.Now())
 }
 
 func newFlow(ctx context.Context, key flowKey, conn *tls.Conn, dialed bool) *flow {
-	addr, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
 	now := time.Now()
-	f := &flow{key: key, conn: conn, addr: unmap(addr), dialed: dialed, since: now, out: make(chan []byte, sendQueue), heard: now, tokens: recordBurst, filled: now}
+	f := &flow{
+		key: key, conn: conn, addr: addrOf(conn.RemoteAddr()), local: addrOf(conn.LocalAddr()).Addr().WithZone(""), dialed: dialed,
+		since: now, heard: now, out: outbox{ready: make(chan struct{}, 1)}, limits: newLimits(),
+	}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	return f
+}
+
+func addrOf(a net.Addr) netip.AddrPort {
+	p, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return unmap(p)
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
@@ -69,18 +106,47 @@ func (f *flow) lastHeard() time.Time {
 	return f.heard
 }
 
-// allowRecord takes a token of the bucket that bounds a flooding member.
-func (f *flow) allowRecord() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now := time.Now()
-	f.tokens = min(recordBurst, f.tokens+now.Sub(f.filled).Seconds()*recordsPerSecond)
-	f.filled = now
-	if f.tokens < 1 {
+// outbox is what waits to be written, bounded in bytes.
+type outbox struct {
+	ready chan struct{}
+	mu    sync.Mutex
+	list  [][]byte
+	bytes int
+}
+
+func (o *outbox) put(b []byte) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.bytes+len(b) > maxQueued {
 		return false
 	}
-	f.tokens--
+	o.list = append(o.list, b)
+	o.bytes += len(b)
+	select {
+	case o.ready <- struct{}{}:
+	default:
+	}
 	return true
+}
+
+// take gives what one write should carry; many small frames make one.
+func (o *outbox) take() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []byte
+	n := 0
+	for ; n < len(o.list) && (n == 0 || len(out)+len(o.list[n]) <= maxWrite); n++ {
+		out = append(out, o.list[n]...)
+	}
+	o.list = append([][]byte(nil), o.list[n:]...)
+	o.bytes -= len(out)
+	return out
+}
+
+func (o *outbox) queued() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.bytes
 }
 
 // send queues a frame; a peer that does not drain its queue is cut off.
@@ -90,45 +156,66 @@ func (f *flow) send(fr frame) {
 		f.cancel()
 		return
 	}
-	select {
-	case f.out <- b:
-	case <-f.ctx.Done():
-	default:
+	f.sendBytes(b)
+}
+
+func (f *flow) sendBytes(b []byte) {
+	if !f.out.put(b) {
 		f.cancel()
 	}
 }
 
-// sendEdits and sendRecords cut long lists into frames.
+// sendEdits, sendRecords, sendLog and sendState cut long lists into frames. more asks
+// the peer to compare again when it has taken them.
 func (f *flow) sendEdits(edits []trust.SignedEdit) {
-	const perFrame = MaxFrame / (2 * trust.MaxEdit)
-	for len(edits) > 0 {
-		n := min(perFrame, len(edits))
-		f.send(frame{Kind: frameEdits, Edits: edits[:n]})
-		edits = edits[n:]
+	for _, part := range cut(edits, func(e trust.SignedEdit) int { return len(e.Raw) + len(e.Sig) + 8 }) {
+		f.send(frame{Kind: frameEdits, Edits: part})
 	}
 }
 
-func (f *flow) sendRecords(records []Signed) {
-	const perFrame = MaxFrame / (2 * MaxRecord)
-	for len(records) > 0 {
-		n := min(perFrame, len(records))
-		f.send(frame{Kind: frameRecords, Records: records[:n]})
-		records = records[n:]
+func signedSize(s Signed) int { return len(s.Raw) + len(s.Sig) + 8 }
+
+func (f *flow) sendRecords(records []Signed, more bool) {
+	for _, part := range cut(records, signedSize) {
+		f.send(frame{Kind: frameRecords, Records: part, More: more})
+	}
+}
+
+func (f *flow) sendLog(entries []Signed, more bool) {
+	for _, part := range cut(entries, signedSize) {
+		f.send(frame{Kind: frameLog, Records: part, More: more})
+	}
+}
+
+func (f *flow) sendState(list []writerState, reply bool) {
+	sent := 0
+	for _, part := range cut(list, stateSize) {
+		for _, w := range part {
+			sent += stateSize(w)
+		}
+		if sent > maxExchange {
+			return // the next digest goes on
+		}
+		f.send(frame{Kind: frameState, State: part, Reply: reply})
 	}
 }
 
 func (f *flow) writeLoop() error {
 	for {
-		select {
-		case <-f.ctx.Done():
-			return context.Cause(f.ctx)
-		case b := <-f.out:
-			if err := f.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-				return err
+		b := f.out.take()
+		if len(b) == 0 {
+			select {
+			case <-f.ctx.Done():
+				return context.Cause(f.ctx)
+			case <-f.out.ready:
 			}
-			if _, err := f.conn.Write(b); err != nil {
-				return err
-			}
+			continue
+		}
+		if err := f.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+			return err
+		}
+		if _, err := f.conn.Write(b); err != nil {
+			return err
 		}
 	}
 }
@@ -143,21 +230,43 @@ func (m *Mesh) serve(f *flow) error {
 		}
 		_ = f.conn.NetConn().Close() // ends the reader; close_notify could block
 	}()
-	f.send(frame{Kind: frameHello, Heads: m.cfg.Roster.Heads()})
-	f.send(frame{Kind: frameDigest, Digest: m.table.digest()})
+	f.send(m.hello(false))
+	f.send(m.digest())
 	var err error
 	for err == nil {
-		var fr frame
-		if fr, err = readFrame(f.conn); err == nil {
-			f.mu.Lock()
-			f.heard = time.Now()
-			f.mu.Unlock()
-			err = m.handle(f, fr)
-		}
+		err = m.readOne(f)
 	}
 	f.cancel()
 	<-written
 	return err
+}
+
+// readOne takes one frame, and waits when the peer sends or costs too much: TCP then
+// slows it down.
+func (m *Mesh) readOne(f *flow) error {
+	fr, n, err := readFrame(f.conn)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.heard = time.Now()
+	f.mu.Unlock()
+	f.fines = 0
+	if err := m.handle(f, fr); err != nil {
+		return err
+	}
+	wait := f.limits.spend(n + f.fines)
+	if wait == 0 {
+		return nil
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-f.ctx.Done():
+		return context.Cause(f.ctx)
+	case <-t.C:
+		return nil
+	}
 }
 
 // decision about a connection that a peer opens while another may exist.
@@ -196,15 +305,20 @@ func (m *Mesh) adopt(f *flow) bool {
 	old := m.flows[f.key]
 	m.flows[f.key] = f
 	if p := m.peers[f.key.peer]; p != nil {
-		p.remember(f.addr, f.dialed)
+		f.limits = p.limits
+		if p.remember(f.addr, f.dialed) {
+			m.table.disk.look()
+		}
 		p.wake()
 	}
+	m.gate.back()
 	if f.key.alpn == trust.ALPNOverlay && old == nil {
 		m.liveChanged()
 	}
 	m.mu.Unlock()
+	m.log.Debug("flow up", "peer", f.key.peer, "alpn", f.key.alpn, "dialed", f.dialed)
 	if old != nil {
-		m.end(old, errReplaced)
+		m.end(old)
 	}
 	return true
 }
@@ -217,6 +331,8 @@ func (m *Mesh) drop(f *flow, why error) {
 		if f.key.alpn == trust.ALPNOverlay {
 			m.heard[f.key.peer] = f.lastHeard()
 			m.liveChanged()
+			m.gate.alone = m.reachable() == 0
+			m.gate.look()
 			m.log.Info("peer lost", "peer", f.key.peer, "addr", f.addr, "why", why)
 		}
 		if p := m.peers[f.key.peer]; p != nil {
@@ -224,11 +340,11 @@ func (m *Mesh) drop(f *flow, why error) {
 		}
 	}
 	m.mu.Unlock()
-	m.end(f, why)
+	m.end(f)
 }
 
 // end closes the connection without waiting for the peer.
-func (m *Mesh) end(f *flow, _ error) {
+func (m *Mesh) end(f *flow) {
 	f.cancel()
 	_ = f.conn.NetConn().Close()
 }

@@ -9,9 +9,16 @@ import (
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
-// MaxFrame bounds one frame: an exchange of digests and bodies is cut into frames of at
-// most this size (conventions: 256 KiB per exchange).
-const MaxFrame = 256 << 10
+const (
+	// MaxFrame bounds one frame.
+	MaxFrame = 256 << 10
+	// maxExchange bounds the digests and bodies that answer one digest (conventions:
+	// 256 KiB per exchange); who got less than there was asks again.
+	maxExchange = 256 << 10
+	// frameTarget is where a list is cut into the next frame, so that a ping never waits
+	// long behind one on a slow radio.
+	frameTarget = 64 << 10
+)
 
 type frameKind byte
 
@@ -19,26 +26,36 @@ const (
 	framePing    frameKind = 1 // proof of life, every second, whatever else flows
 	frameHello   frameKind = 2 // the roster heads of the sender
 	frameEdits   frameKind = 3 // roster edits, parents first
-	frameDigest  frameKind = 4 // which state of each record the sender has
-	frameRecords frameKind = 5 // records, new or asked for by a digest
+	frameDigest  frameKind = 4 // one hash for all that each writer said
+	frameRecords frameKind = 5 // registers, new or asked for by a digest
+	frameState   frameKind = 6 // which state of each record of some writers the sender has
+	frameLog     frameKind = 7 // log entries in their order
+	frameWant    frameKind = 8 // asks for a piece of a blob
+	frameChunk   frameKind = 9 // a piece of a blob
 )
 
 // frame is everything that travels between two nodes on an overlay flow.
 type frame struct {
 	Kind    frameKind          `cbor:"-"`
 	Heads   []trust.Hash       `cbor:"1,keyasint,omitempty"`
-	Reply   bool               `cbor:"2,keyasint,omitempty"` // hello and digest: this answers yours
+	Reply   bool               `cbor:"2,keyasint,omitempty"` // this answers yours: all that you lack was sent before it
 	Edits   []trust.SignedEdit `cbor:"3,keyasint,omitempty"`
-	Digest  []digestEntry      `cbor:"4,keyasint,omitempty"`
+	Digest  []writerSum        `cbor:"4,keyasint,omitempty"`
 	Records []Signed           `cbor:"5,keyasint,omitempty"`
+	Clock   int64              `cbor:"6,keyasint,omitempty"` // milliseconds since 1970 on the sender's clock
+	State   []writerState      `cbor:"7,keyasint,omitempty"`
+	More    bool               `cbor:"8,keyasint,omitempty"` // there is more: send another digest
+	Want    *blobWant          `cbor:"9,keyasint,omitempty"`
+	Chunk   *blobChunk         `cbor:"10,keyasint,omitempty"`
 }
 
 var errFrame = errors.New("the peer sent a frame that is malformed or too large")
 
-// encodeFrame gives length (4 bytes, big endian, of what follows), kind, CBOR.
+// encodeFrame gives length (4 bytes, big endian, of what follows), kind, CBOR. A ping
+// without a clock has no CBOR.
 func encodeFrame(f frame) ([]byte, error) {
 	body := []byte{}
-	if f.Kind != framePing {
+	if f.Kind != framePing || f.Clock != 0 {
 		b, err := marshal(f)
 		if err != nil {
 			return nil, err
@@ -54,27 +71,45 @@ func encodeFrame(f frame) ([]byte, error) {
 	return append(out, body...), nil
 }
 
-// readFrame reads one frame. Kinds that this version does not know are returned with
-// their kind alone, for the caller to skip.
-func readFrame(r io.Reader) (frame, error) {
+// readFrame reads one frame and says how many bytes it had. Kinds that this version does
+// not know are returned with their kind alone, for the caller to skip.
+func readFrame(r io.Reader) (frame, int, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return frame{}, err
+		return frame{}, 0, err
 	}
-	n := binary.BigEndian.Uint32(head[:4])
+	n := int(binary.BigEndian.Uint32(head[:4]))
 	if n < 1 || n > MaxFrame {
-		return frame{}, errFrame
+		return frame{}, 0, errFrame
 	}
 	f := frame{Kind: frameKind(head[4])}
 	body := make([]byte, n-1)
 	if _, err := io.ReadFull(r, body); err != nil {
-		return frame{}, err
+		return frame{}, 0, err
 	}
-	if f.Kind == framePing || f.Kind > frameRecords || f.Kind == 0 {
-		return f, nil
+	if len(body) == 0 && f.Kind == framePing || f.Kind > frameChunk || f.Kind == 0 {
+		return f, n + 4, nil
 	}
 	if err := decMode.Unmarshal(body, &f); err != nil {
-		return frame{}, fmt.Errorf("%w: %w", errFrame, err)
+		return frame{}, 0, fmt.Errorf("%w: %w", errFrame, err)
 	}
-	return f, nil
+	return f, n + 4, nil
+}
+
+// cut groups items so that each group is about frameTarget in size.
+func cut[T any](items []T, size func(T) int) [][]T {
+	var out [][]T
+	start, sum := 0, 0
+	for i, x := range items {
+		n := size(x)
+		if i > start && sum+n > frameTarget {
+			out = append(out, items[start:i])
+			start, sum = i, 0
+		}
+		sum += n
+	}
+	if start < len(items) {
+		out = append(out, items[start:])
+	}
+	return out
 }

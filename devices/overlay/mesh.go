@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
@@ -22,6 +24,8 @@ const (
 	pingEvery = time.Second
 	// silentAfter: a peer not heard for this long is unreachable (A4 allows 5 s).
 	silentAfter = 3 * time.Second
+	// flushWait gathers what one write to the disk takes.
+	flushWait = 100 * time.Millisecond
 	// digestEvery: repair of whatever a push missed.
 	digestEvery = 5 * time.Second
 	// syncWait bounds how long a starting node waits to compare rosters before it serves.
@@ -36,6 +40,7 @@ type Roster interface {
 	Merge([]trust.SignedEdit) (int, error)
 	Since(heads []trust.Hash) []trust.SignedEdit
 	Heads() []trust.Hash
+	Edits(hashes ...trust.Hash) []trust.SignedEdit
 	Watch(context.Context) <-chan struct{}
 }
 
@@ -49,6 +54,9 @@ type Config struct {
 	OnPair   func(context.Context, *tls.Conn) // owns a connection that asks for hallway-pair/1; nil refuses
 	Network  Network                          // nil means TCP of this host; a simulator puts one in memory here
 	MaxPeers int                              // 0 means DefaultMaxPeers
+	Clock    func() time.Time                 // this node's wall clock, nil means time.Now; only HomeTime asks it
+	Built    time.Time                        // when the program was made; zero asks the build information
+	Blobs    int64                            // bytes of blobs kept here, own and others'; 0 means DefaultBlobs
 	Logger   *slog.Logger                     // nil discards
 }
 
@@ -60,22 +68,44 @@ type Mesh struct {
 	tls   *tls.Config
 	ln    net.Listener
 	table *table
+	blobs *blobs
+	clock *homeClock
 	sip   *sipListener
+	ulas  atomic.Pointer[ulaIndex]
 
-	handshakes chan struct{}
-	started    time.Time
+	complaints complaints
+
+	door doorway
 
 	mu       sync.Mutex
 	ctx      context.Context // of Run; nil before
+	started  time.Time       // of Run, or of the last change of our addresses
 	flows    map[flowKey]*flow
 	dialing  map[flowKey]bool
+	shaking  map[flowKey]time.Time // when a dial found somebody
 	peers    map[devices.NodeID]*peer
 	prefixes map[[8]byte][]netip.AddrPort // hints of nodes whose full ID is not known yet
 	watchers map[chan struct{}]struct{}
-	recSubs  map[chan Record]struct{}
+	records  feed // of registers
+	entries  feed // of log entries
 	heard    map[devices.NodeID]time.Time
-	gate     chan struct{} // closed when rosters are compared
+	gate     gate
+	sleep    sleep
+	diskWake chan struct{} // addresses are to be saved
+	moved    chan struct{} // closed and replaced when our addresses changed
 	wg       sync.WaitGroup
+}
+
+// wake tells one goroutine that there is something to look at, however often.
+type wake chan struct{}
+
+func newWake() wake { return make(wake, 1) }
+
+func (w wake) look() {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
 }
 
 // New checks the configuration; it starts nothing.
@@ -88,6 +118,13 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	cfg.Listen = cmp.Or(cfg.Listen, ":5061")
 	cfg.MaxPeers = cmp.Or(cfg.MaxPeers, DefaultMaxPeers)
+	cfg.Blobs = cmp.Or(cfg.Blobs, DefaultBlobs)
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Built.IsZero() {
+		cfg.Built = builtAt()
+	}
 	if cfg.Network == nil {
 		cfg.Network = tcpNetwork{}
 	}
@@ -97,13 +134,19 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, self: devices.NodeIDOf(&cfg.Key.PublicKey), log: cfg.Logger, tls: conf,
-		handshakes: make(chan struct{}, maxHandshakes),
-		flows:      map[flowKey]*flow{}, dialing: map[flowKey]bool{}, peers: map[devices.NodeID]*peer{},
+		flows: map[flowKey]*flow{}, dialing: map[flowKey]bool{}, shaking: map[flowKey]time.Time{}, peers: map[devices.NodeID]*peer{},
 		prefixes: map[[8]byte][]netip.AddrPort{}, watchers: map[chan struct{}]struct{}{},
-		recSubs: map[chan Record]struct{}{}, heard: map[devices.NodeID]time.Time{}, gate: make(chan struct{}),
+		heard: map[devices.NodeID]time.Time{}, gate: newGate(), diskWake: make(chan struct{}, 1), moved: make(chan struct{}),
 	}
 	m.sip = newSIPListener(m.self)
-	m.table, err = openTable(cfg.Store, m.self, cfg.Roster.Roster, cfg.Logger)
+	if m.table, err = openTable(cfg.Store, m.self, cfg.Roster.Roster, cfg.Logger); err != nil {
+		return nil, err
+	}
+	m.table.disk = m.diskWake
+	if m.blobs, err = openBlobs(cfg.Store, cfg.Blobs); err != nil {
+		return nil, err
+	}
+	m.clock, err = newHomeClock(cfg.Clock, cfg.Built, cfg.Store)
 	return m, err
 }
 
@@ -127,10 +170,13 @@ func (m *Mesh) Run(ctx context.Context) error {
 	m.mu.Lock()
 	m.ctx, m.started = ctx, time.Now()
 	m.mu.Unlock()
+	m.stayedAwake(true)
 	m.spawn(m.acceptLoop)
 	m.spawn(m.tick)
 	m.spawn(m.followRoster)
-	m.spawn(m.openGate)
+	m.spawn(m.keepGate)
+	m.spawn(m.keepDisk)
+	m.spawn(m.keepBlobs)
 	for _, p := range m.cfg.Peers {
 		m.spawn(func() { m.dialStatic(p) })
 	}
@@ -142,95 +188,89 @@ func (m *Mesh) Run(ctx context.Context) error {
 		m.drop(f, errors.New("the agent stops"))
 	}
 	m.wg.Wait()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for ch := range m.recSubs {
-		close(ch)
-	}
-	m.recSubs = map[chan Record]struct{}{}
+	m.records.end()
+	m.entries.end()
+	m.trouble("cannot write what peers said", m.flush()) // they will say it again
 	return nil
 }
 
-// spawn runs f as a goroutine that Run waits for; after the end it does nothing.
-func (m *Mesh) spawn(f func()) {
+// spawn runs f as a goroutine that Run waits for. After the end it does nothing and
+// reports false.
+func (m *Mesh) spawn(f func()) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ctx == nil || m.ctx.Err() != nil {
-		return
+		return false
 	}
 	m.wg.Add(1)
 	go func() {
 		defer m.wg.Done()
 		f()
 	}()
+	return true
 }
 
-// openGate ends the time in which this node serves nobody: when every member has been
-// compared with, or after syncWait.
-func (m *Mesh) openGate() {
-	deadline := time.NewTimer(syncWait)
-	defer deadline.Stop()
-	check := time.NewTicker(20 * time.Millisecond)
-	defer check.Stop()
+// keepDisk writes what may wait a little: others' records and good addresses. A crash
+// before loses nothing that peers do not bring again.
+func (m *Mesh) keepDisk() {
 	for {
 		select {
 		case <-m.ctx.Done():
 			return
-		case <-deadline.C:
-		case <-check.C:
-			if !m.comparedWithAll() {
-				continue
-			}
+		case <-m.diskWake:
 		}
-		close(m.gate)
-		return
+		t := time.NewTimer(flushWait)
+		select {
+		case <-m.ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+		m.trouble("cannot write what peers said", m.flush())
 	}
 }
 
-func (m *Mesh) comparedWithAll() bool {
-	r := m.cfg.Roster.Roster()
-	if r == nil {
-		return false
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for id := range r.Members {
-		f := m.flows[flowKey{id, trust.ALPNOverlay}]
-		if id != m.self && (f == nil || !f.compared) {
-			return false
-		}
-	}
-	return true
-}
+func (m *Mesh) flush() error { return errors.Join(m.table.flush(), m.savePeers()) }
 
-// Synced is closed once this node has compared its roster with every node it can reach
-// (at most 2 s after its start): before that it serves nobody.
-func (m *Mesh) Synced() <-chan struct{} { return m.gate }
-
-// tick sends pings and digests, and ends flows that fell silent.
+// tick sends pings and digests, ends flows that fell silent and records that ran out.
 func (m *Mesh) tick() {
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
 	digest := time.NewTicker(digestEvery)
 	defer digest.Stop()
-	for {
+	for n := 0; ; {
 		select {
 		case <-m.ctx.Done():
 			return
 		case now := <-ping.C:
-			for _, f := range m.overlayFlows() {
-				if now.Sub(f.lastHeard()) > silentAfter {
-					m.drop(f, errors.New("nothing heard for 3 seconds"))
-					continue
-				}
-				f.send(frame{Kind: framePing})
-			}
+			n++
+			m.stayedAwake(true)
+			m.ping(now, n%clockEvery == 0)
+			m.expire(now)
 		case <-digest.C:
+			m.trouble("cannot store the time of the home", m.clock.save(m.cfg.Store))
 			for _, f := range m.overlayFlows() { // map order: one random flow
-				f.send(frame{Kind: frameDigest, Digest: m.table.digest()})
+				f.send(m.digest())
 				break
 			}
 		}
+	}
+}
+
+func (m *Mesh) ping(now time.Time, withClock bool) {
+	p := frame{Kind: framePing}
+	if withClock {
+		p.Clock = m.cfg.Clock().UnixMilli()
+	}
+	b, err := encodeFrame(p)
+	if err != nil {
+		return
+	}
+	for _, f := range m.overlayFlows() {
+		if now.Sub(f.lastHeard()) > silentAfter {
+			m.drop(f, errors.New("nothing heard for 3 seconds"))
+			continue
+		}
+		f.sendBytes(b)
 	}
 }
 
@@ -258,132 +298,15 @@ func (m *Mesh) rosterChanged() {
 	if err := m.table.forget(); err != nil {
 		m.log.Error("cannot drop the records of removed devices", "err", err)
 	}
-	for _, f := range m.overlayFlows() {
-		f.send(frame{Kind: frameHello, Heads: m.cfg.Roster.Heads()})
-	}
-	m.keepPeers(r)
-}
-
-// handle takes one frame from a peer. An error ends the flow.
-func (m *Mesh) handle(f *flow, fr frame) error {
-	switch fr.Kind {
-	case frameHello:
-		m.mu.Lock()
-		first := !f.compared
-		f.compared = true
-		m.mu.Unlock()
-		if edits := m.cfg.Roster.Since(fr.Heads); len(edits) > 0 {
-			f.sendEdits(edits)
-		}
-		if !fr.Reply && !first {
-			f.send(frame{Kind: frameHello, Heads: m.cfg.Roster.Heads(), Reply: true})
-		}
-	case frameEdits:
-		if _, err := m.cfg.Roster.Merge(fr.Edits); err != nil {
-			m.log.Warn("refused roster edits", "peer", f.key.peer, "err", err)
-		}
-	case frameDigest:
-		send, more := m.table.lacking(fr.Digest)
-		f.sendRecords(send)
-		if more && !fr.Reply {
-			f.send(frame{Kind: frameDigest, Digest: m.table.digest(), Reply: true})
-		}
-	case frameRecords:
-		for _, s := range fr.Records {
-			if !f.allowRecord() {
-				return fmt.Errorf("%w: too many records", errFrame)
-			}
-			m.acceptRecord(f, s)
-		}
-	}
-	return nil
-}
-
-func (m *Mesh) acceptRecord(from *flow, s Signed) {
-	r, lost, err := m.table.accept(s)
-	switch {
-	case errors.Is(err, errStale):
-		return
-	case err != nil:
-		m.log.Warn("refused a record", "peer", from.key.peer, "err", err)
-		return
-	}
-	for _, f := range m.overlayFlows() {
-		if f != from && f.key.peer != r.Writer {
-			f.sendRecords([]Signed{s})
-		}
-	}
-	m.recordChanged(r)
-	if lost {
-		if err := m.publish(r.Kind, r.Body, true); err != nil {
-			m.log.Error("cannot renew an own record", "err", err)
-		}
-	}
-}
-
-// Publish writes this node's own record of a kind: body is deterministic CBOR. The
-// record is durable before anybody hears of it.
-func (m *Mesh) Publish(kind string, body any) error {
-	raw, err := marshal(body)
-	if err != nil {
-		return err
-	}
-	return m.publish(kind, raw, false)
-}
-
-func (m *Mesh) publish(kind string, raw []byte, raiseEpoch bool) error {
-	s, err := m.table.write(m.cfg.Key, kind, raw, raiseEpoch)
-	if err != nil {
-		return err
-	}
-	for _, f := range m.overlayFlows() {
-		f.sendRecords([]Signed{s.signed})
-	}
-	m.recordChanged(s.rec)
-	return nil
-}
-
-// Records lists all records of members, own ones included.
-func (m *Mesh) Records() []Record {
-	var out []Record
-	for _, s := range m.table.all() {
-		out = append(out, s.rec)
-	}
-	return out
-}
-
-// WatchRecords tells of records accepted or written from now on. The channel is closed
-// when ctx or the mesh ends, or when the reader falls far behind: read Records anew.
-func (m *Mesh) WatchRecords(ctx context.Context) <-chan Record {
-	ch := make(chan Record, 1024)
+	m.clock.keep(r)
 	m.mu.Lock()
-	m.recSubs[ch] = struct{}{}
+	maps.DeleteFunc(m.heard, func(id devices.NodeID, _ time.Time) bool { return !r.Has(id) })
 	m.mu.Unlock()
-	context.AfterFunc(ctx, func() { m.unwatchRecords(ch) })
-	return ch
-}
-
-func (m *Mesh) unwatchRecords(ch chan Record) {
+	m.broadcast(m.hello(false))
+	m.keepPeers(r)
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, ok := m.recSubs[ch]; ok {
-		delete(m.recSubs, ch)
-		close(ch)
-	}
-}
-
-func (m *Mesh) recordChanged(r Record) {
-	m.learn(r)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for ch := range m.recSubs {
-		select {
-		case ch <- r:
-		default:
-			delete(m.recSubs, ch)
-			close(ch)
-		}
-	}
+	m.gate.look()
+	m.mu.Unlock()
 }
 
 // Live is what this node itself knows about the reachability of members.

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -148,7 +150,7 @@ func eventually(t testing.TB, within time.Duration, what string, cond func() boo
 	t.Helper()
 	start := time.Now()
 	for !cond() {
-		if time.Since(start) > within {
+		if time.Since(start) > within*slowdown {
 			t.Fatalf("not within %v: %s", within, what)
 		}
 		time.Sleep(time.Millisecond)
@@ -214,9 +216,73 @@ func TestRosterEditReachesAllAndCutsOff(t *testing.T) {
 			n[0].flow(n[2].id, trust.ALPNSIP) == nil && n[1].flow(n[2].id, trust.ALPNSIP) == nil
 	})
 	n[2].knows(n[1])
-	_, err := n[2].dial(t.Context(), n[1].addr, n[1].id, trust.ALPNOverlay)
-	if !errors.Is(err, ErrRefused) {
-		t.Fatalf("a removed node was answered: %v", err)
+	eventually(t, 2*time.Second, "a removed node is refused", func() bool {
+		_, err := n[2].dial(t.Context(), n[1].addr, flowKey{n[1].id, trust.ALPNOverlay}, make(chan struct{}, 1))
+		if err == nil {
+			t.Fatal("a removed node was answered")
+		}
+		return errors.Is(err, ErrRefused) // while its own flow is going, it dials no second one
+	})
+}
+
+// All that two full logs and all registers of their writers hold, the most that an
+// honest exchange brings, is neither cut nor complained about.
+func TestHonestBulkPasses(t *testing.T) {
+	t.Parallel()
+	logs := &counted{Handler: slog.DiscardHandler}
+	n := home(t, 3, func(x *node) { x.Mesh.log = slog.New(logs); x.table.log = x.Mesh.log })
+	for _, x := range n[:2] {
+		for i := range MaxKeysPerWriter {
+			if err := x.Publish(fmt.Sprint("kind ", i), strings.Repeat("x", 700)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range MaxEntries + 10 {
+			if err := x.Append("call", fmt.Sprintf("%700d", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	meet(t, n...)
+	took := eventually(t, 10*time.Second, "the new one has everything", func() bool { return allAgree(n) })
+	t.Logf("%d entries and %d registers after %v", 2*MaxEntries, 2*MaxKeysPerWriter, took)
+	if lines := logs.lines(); len(lines) > 0 {
+		t.Errorf("the honest exchange is complained about: %v", lines)
+	}
+	for _, x := range n {
+		inOrder(t, onlyOf(x, n[0]))
+	}
+}
+
+// onlyOf is a view of a table with the log of one writer.
+func onlyOf(x, w *node) *table {
+	v, err := openTable(x.cfg.Store, x.id, func() *devices.Roster {
+		r := *x.log.Roster()
+		r.Members = map[devices.NodeID]devices.Member{w.id: r.Members[w.id]}
+		return &r
+	}, x.Mesh.log)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return v
+}
+
+// A hello that a node had no patience for is made up for by the next digest.
+func TestRosterIsRepairedByTheDigest(t *testing.T) {
+	t.Parallel()
+	n := home(t, 2)
+	meet(t, n...)
+	l := n[1].peers[n[0].id].limits
+	l.mu.Lock()
+	l.exchanges = newBucket(0, 0, time.Now())
+	l.mu.Unlock()
+	if err := n[0].log.SetRoom(n[0].key, "Attic"); err != nil {
+		t.Fatal(err)
+	}
+	took := eventually(t, 8*time.Second, "the room arrives", func() bool { return len(n[1].log.Roster().Rooms) == 1 })
+	t.Logf("after %v", took)
+	if took < 100*time.Millisecond {
+		t.Fatal("the hello was answered all the same")
 	}
 }
 
@@ -224,7 +290,7 @@ func TestStrangerIsRefused(t *testing.T) {
 	n := home(t, 1)
 	stranger := home(t, 1)[0]
 	for _, alpn := range []string{trust.ALPNOverlay, trust.ALPNSIP} {
-		if _, err := stranger.dial(t.Context(), n[0].addr, devices.NodeID{}, alpn); err == nil {
+		if _, err := stranger.dial(t.Context(), n[0].addr, flowKey{n[0].id, alpn}, make(chan struct{}, 1)); err == nil {
 			t.Fatalf("a stranger got a %s flow", alpn)
 		}
 	}
@@ -234,6 +300,7 @@ func TestStrangerIsRefused(t *testing.T) {
 }
 
 func TestSilentPeerIsUnreachable(t *testing.T) {
+	t.Parallel()
 	n := home(t, 2)
 	proxy := newProxy(t, n[1].addr)
 	n[0].HintPrefix([8]byte(n[1].id[:8]), []netip.AddrPort{proxy.addr})
@@ -276,6 +343,7 @@ func TestSIPFlowCarriesBytesUnderSyntheticAddresses(t *testing.T) {
 }
 
 func TestEnsureSIPSaysUnreachableInTime(t *testing.T) {
+	t.Parallel()
 	n := home(t, 2)
 	meet(t, n...)
 	n[1].stop()
@@ -422,4 +490,36 @@ func strangerKey(t testing.TB) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// A peer known by several addresses, of which one leads nowhere and two lead to it, gets
+// one flow, which nobody replaces; a dial that nobody answers does not keep the peer out.
+func TestSeveralAddressesMakeOneFlow(t *testing.T) {
+	n := home(t, 2)
+	low, high := n[0], n[1]
+	if bytes.Compare(low.id[:], high.id[:]) > 0 {
+		low, high = high, low
+	}
+	nowhere := netip.AddrPortFrom(netip.MustParseAddr("127.99.0.1"), 9)
+	hole, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = hole.Close() })
+	proxy := newProxy(t, high.addr)
+	low.HintPrefix([8]byte(high.id[:8]), []netip.AddrPort{nowhere, high.addr, proxy.addr})
+	eventually(t, 5*time.Second, "they meet", func() bool { return low.reaches(high) && high.reaches(low) })
+	f, g := low.flow(high.id, trust.ALPNOverlay), high.flow(low.id, trust.ALPNOverlay)
+	eventually(t, 5*time.Second, "SIP follows", func() bool { return low.HasSIP(high.id) && high.HasSIP(low.id) })
+	if low.flow(high.id, trust.ALPNOverlay) != f || high.flow(low.id, trust.ALPNOverlay) != g {
+		t.Error("the first flow was replaced by another dial of the same peer")
+	}
+	// From a mute host's address the lower cannot be dialling the higher: who comes is let in.
+	low.drop(f, errReplaced)
+	low.mu.Lock()
+	low.peers[high.id].best, low.peers[high.id].own = netip.AddrPort{}, nil
+	low.peers[high.id].hints = []netip.AddrPort{unmap(hole.Addr().(*net.TCPAddr).AddrPort())}
+	low.mu.Unlock()
+	high.knows(low)
+	eventually(t, 8*time.Second, "the higher comes in", func() bool { return low.reaches(high) && high.reaches(low) })
 }

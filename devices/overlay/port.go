@@ -9,14 +9,10 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
 const (
-	// maxHandshakes bounds the CPU that strangers can burn: a handshake costs about 1 ms
-	// on a small ARM core.
-	maxHandshakes = 8
 	// handshakeTime bounds one handshake with its verdict.
 	handshakeTime = 3 * time.Second
 	// dialTime bounds one TCP dial on a home's LAN.
@@ -45,11 +41,12 @@ func (m *Mesh) acceptLoop() {
 			time.Sleep(10 * time.Millisecond) // out of file descriptors: let some end
 			continue
 		}
-		select {
-		case m.handshakes <- struct{}{}:
-			m.spawn(func() { m.accepted(conn) })
-		default:
-			_ = conn.Close() // eight at a time; an honest peer dials again
+		if !m.door.enter(conn, time.Now()) {
+			_ = conn.Close() // an honest peer dials again
+			continue
+		}
+		if !m.spawn(func() { m.accepted(conn) }) {
+			_ = conn.Close()
 		}
 	}
 }
@@ -65,7 +62,7 @@ func (m *Mesh) accepted(raw net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(handshakeTime))
 	stop := context.AfterFunc(m.ctx, func() { _ = raw.Close() })
 	err := conn.HandshakeContext(m.ctx)
-	<-m.handshakes
+	m.door.leave(raw)
 	if err != nil {
 		stop()
 		m.log.Debug("refused a connection", "addr", raw.RemoteAddr(), "err", err)
@@ -92,7 +89,9 @@ func (m *Mesh) judge(conn *tls.Conn) {
 	}
 	key := flowKey{id, conn.ConnectionState().NegotiatedProtocol}
 	m.mu.Lock()
-	v := collide(m.self, id, m.dialing[key], m.flows[key], time.Now())
+	// A dial that nobody answers is no reason to refuse: it may go to a stale address, or to
+	// a stranger who says nothing.
+	v := collide(m.self, id, time.Since(m.shaking[key]) < turnTime, m.flows[key], time.Now())
 	if m.flows[key] == nil && len(m.flows) >= 2*m.cfg.MaxPeers {
 		v = verdictFull
 	}
@@ -102,16 +101,16 @@ func (m *Mesh) judge(conn *tls.Conn) {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
-	m.run(newFlow(m.ctx, key, conn, false))
-}
-
-// run serves a flow of either protocol until it ends.
-func (m *Mesh) run(f *flow) {
+	f := newFlow(m.ctx, key, conn, false)
 	if !m.adopt(f) {
-		m.end(f, nil)
+		m.end(f)
 		return
 	}
-	m.log.Debug("flow up", "peer", f.key.peer, "alpn", f.key.alpn, "dialed", f.dialed)
+	m.serveFlow(f)
+}
+
+// serveFlow serves an adopted flow of either protocol until it ends.
+func (m *Mesh) serveFlow(f *flow) {
 	var err error
 	if f.key.alpn == trust.ALPNSIP {
 		err = m.serveSIP(f)
@@ -121,17 +120,48 @@ func (m *Mesh) run(f *flow) {
 	m.drop(f, err)
 }
 
-// dial opens a connection to a member. want may be zero when only an address is known.
-func (m *Mesh) dial(ctx context.Context, addr netip.AddrPort, want devices.NodeID, alpn string) (*tls.Conn, error) {
+// turnTime is how long a dial leaves the handshake to another address of the same peer
+// that answered before it (RFC 8305 section 5 has 250 ms; a slow core needs more).
+const turnTime = time.Second
+
+// dial opens a connection to a member. Dials of one peer at several addresses share turn:
+// who goes beyond TCP holds it, and keeps it on success.
+func (m *Mesh) dial(ctx context.Context, addr netip.AddrPort, key flowKey, turn chan struct{}) (conn *tls.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime+handshakeTime)
 	defer cancel()
-	conn, err := m.dialTLS(ctx, addr, alpn)
+	raw, err := m.dialTCP(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
+	late := time.NewTimer(turnTime)
+	defer late.Stop()
+	select {
+	case turn <- struct{}{}:
+		defer func() {
+			if err != nil {
+				<-turn
+			}
+		}()
+	case <-late.C: // the other may be no member at all
+	case <-ctx.Done():
+		_ = raw.Close()
+		return nil, ctx.Err()
+	}
+	if !m.beginShake(key) {
+		_ = raw.Close()
+		return nil, ErrDuplicate
+	}
+	defer func() {
+		if err != nil {
+			m.endShake(key)
+		}
+	}()
+	if conn, err = m.shake(ctx, raw, key.alpn); err != nil {
+		return nil, err
+	}
 	id, _, err := trust.PeerID(conn.ConnectionState())
-	if err == nil && !want.IsZero() && id != want {
-		err = ErrOtherNode
+	if err == nil && id != key.peer {
+		err = fmt.Errorf("%w at %s", ErrOtherNode, addr)
 		if id == m.self { // a loopback address that the member once had
 			err = errSelf
 		}
@@ -147,13 +177,35 @@ func (m *Mesh) dial(ctx context.Context, addr netip.AddrPort, want devices.NodeI
 	return conn, nil
 }
 
-func (m *Mesh) dialTLS(ctx context.Context, addr netip.AddrPort, alpn string) (*tls.Conn, error) {
-	dialCtx, cancel := context.WithTimeout(ctx, dialTime)
-	raw, err := m.cfg.Network.Dial(dialCtx, addr)
-	cancel()
+// beginShake notes that a dial has found somebody, unless the peer came to us meanwhile.
+func (m *Mesh) beginShake(key flowKey) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.flows[key] != nil {
+		return false
+	}
+	m.shaking[key] = time.Now()
+	return true
+}
+
+func (m *Mesh) endShake(key flowKey) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.shaking, key)
+}
+
+func (m *Mesh) dialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	raw, err := m.cfg.Network.Dial(ctx, addr)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoConnection, err)
 	}
+	return raw, nil
+}
+
+// shake makes a TLS connection of a TCP one, and closes it on failure.
+func (m *Mesh) shake(ctx context.Context, raw net.Conn, alpn string) (*tls.Conn, error) {
 	conf := m.tls.Clone()
 	conf.NextProtos = []string{alpn}
 	conn := tls.Client(raw, conf)
@@ -188,7 +240,11 @@ func readVerdict(conn *tls.Conn) error {
 func (m *Mesh) DialPair(ctx context.Context, addr netip.AddrPort) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime+handshakeTime)
 	defer cancel()
-	conn, err := m.dialTLS(ctx, addr, trust.ALPNPair)
+	raw, err := m.dialTCP(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := m.shake(ctx, raw, trust.ALPNPair)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -35,12 +36,14 @@ func (m *Mesh) Probe(ctx context.Context, id devices.NodeID) Probe {
 	m.mu.Lock()
 	var addrs []netip.AddrPort
 	if p := m.peers[id]; p != nil && m.ctx != nil {
-		addrs = slices.Clone(p.addrs)
+		addrs = p.addrs()
 	}
 	m.mu.Unlock()
-	results := make(chan Attempt, len(addrs))
+	results, turn := make(chan Attempt, len(addrs)), make(chan struct{}, 1)
 	for _, a := range addrs {
-		go func() { results <- Attempt{a, m.try(ctx, id, a)} }()
+		if !m.spawn(func() { results <- Attempt{a, m.try(ctx, id, a, turn)} }) {
+			results <- Attempt{a, net.ErrClosed}
+		}
 	}
 	var out Probe
 	for range addrs {
@@ -56,17 +59,15 @@ func (m *Mesh) Probe(ctx context.Context, id devices.NodeID) Probe {
 }
 
 // try dials one address and keeps what answers well as the flow.
-func (m *Mesh) try(ctx context.Context, id devices.NodeID, addr netip.AddrPort) error {
-	conn, err := m.dial(ctx, addr, id, trust.ALPNOverlay)
+func (m *Mesh) try(ctx context.Context, id devices.NodeID, addr netip.AddrPort, turn chan struct{}) error {
+	key := flowKey{id, trust.ALPNOverlay}
+	conn, err := m.dial(ctx, addr, key, turn)
 	if errors.Is(err, ErrDuplicate) {
 		return nil // it is dialling us, or just did
 	}
 	if err != nil {
 		return err
 	}
-	key := flowKey{id, trust.ALPNOverlay}
-	f := newFlow(m.ctx, key, conn, true)
-	m.spawn(func() { m.run(f) })
-	m.awaitFlow(key)
+	m.take(newFlow(m.ctx, key, conn, true))
 	return nil
 }

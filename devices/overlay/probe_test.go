@@ -14,7 +14,7 @@ import (
 func tries(t *testing.T, a *node, b devices.NodeID, addr netip.AddrPort) error {
 	t.Helper()
 	a.mu.Lock()
-	a.peers[b].addrs = []netip.AddrPort{addr}
+	a.peers[b].best, a.peers[b].own, a.peers[b].hints = netip.AddrPort{}, nil, []netip.AddrPort{addr}
 	a.mu.Unlock()
 	p := a.Probe(t.Context(), b)
 	if len(p.Tried) != 1 || p.Tried[0].Addr != addr {
@@ -65,7 +65,7 @@ func TestProbeTellsWhyNotReached(t *testing.T) {
 		t.Errorf("another member: %v", err)
 	}
 	a.mu.Lock()
-	a.peers[b.id].addrs = []netip.AddrPort{a.addr}
+	a.peers[b.id].hints = []netip.AddrPort{a.addr}
 	a.mu.Unlock()
 	if p := a.Probe(t.Context(), b.id); len(p.Tried) != 0 || p.Flow.IsValid() {
 		t.Errorf("its own port is taken for the member's: %+v", p)

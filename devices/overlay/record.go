@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -21,27 +23,49 @@ const (
 	// MaxKeysPerWriter bounds the records of one writer. Tombstones do not expire, so
 	// this is what keeps a store finite.
 	MaxKeysPerWriter = 32
-	// maxKind bounds the name of a kind, in bytes.
-	maxKind = 32
+	// maxKind bounds the name of a kind, in bytes; maxSubject that of a subject: a
+	// Node-ID has 32, a slug at most 48.
+	maxKind, maxSubject = 32, 64
+	// maxRefs bounds the blobs that one record keeps alive.
+	maxRefs = 4
 )
 
 // KindDevice is the kind of a node's record about itself (devices.DeviceRecord).
 const KindDevice = "device"
 
-// Record is a signed, replicated statement of a node. Its key is (subject, kind,
-// writer); the higher (epoch, sequence) of a writer wins.
+// Shape says how records of one key follow each other. The third shape, the blob, is
+// named by its hash and needs no signature.
+type Shape uint8
+
+// The signed shapes.
+const (
+	ShapeRegister Shape = 0 // the last one wins
+	ShapeLog      Shape = 1 // all count, in order; the oldest fall off
+)
+
+// Record is a signed, replicated statement of a node. As a register its key is (subject,
+// kind, writer) and the higher (epoch, sequence) wins; as a log entry its place is
+// (writer, sequence).
 type Record struct {
 	Version  int             `cbor:"1,keyasint"`
 	Home     devices.HomeID  `cbor:"2,keyasint"`
-	Subject  string          `cbor:"3,keyasint"` // the Node-ID it speaks about
+	Subject  string          `cbor:"3,keyasint"` // what it speaks about: a Node-ID, a phone's ID, or the slug of a foreign device
 	Kind     string          `cbor:"4,keyasint"`
 	Writer   devices.NodeID  `cbor:"5,keyasint"`
 	Epoch    uint64          `cbor:"6,keyasint"` // raised when the sequence may be lost
 	Sequence uint64          `cbor:"7,keyasint"`
 	TTL      uint32          `cbor:"8,keyasint"`  // seconds on the receiver's clock; 0 = for ever
 	Head     [32]byte        `cbor:"9,keyasint"`  // a roster head of the writer, a hint
-	Body     cbor.RawMessage `cbor:"10,keyasint"` // deterministic CBOR
+	Body     cbor.RawMessage `cbor:"10,keyasint"` // deterministic CBOR; null is a tombstone
+	Shape    Shape           `cbor:"11,keyasint,omitempty"`
+	Blobs    []BlobRef       `cbor:"12,keyasint,omitempty"` // blobs that must live as long as this
 }
+
+// Gone reports whether the record says that nothing is stated any more.
+func (r Record) Gone() bool { return len(r.Body) == 0 || bytes.Equal(r.Body, tombstone) }
+
+// tombstone is CBOR null.
+var tombstone = cbor.RawMessage{0xf6}
 
 // Signed is a record as it travels and is stored: the exact bytes that were signed.
 // Keys that this version does not know stay inside Raw and are passed on.
@@ -58,6 +82,7 @@ var (
 	ErrRecordWriter    = errors.New("the record's writer may not write it")
 	ErrRecordSignature = errors.New("the record's signature does not fit its writer")
 	ErrRecordKeys      = errors.New("the record's writer has 32 records already")
+	ErrRecordRate      = errors.New("the record's writer changes more than 20 records a second")
 )
 
 var (
@@ -101,9 +126,8 @@ func sealRecord(key *ecdsa.PrivateKey, r Record) (Signed, error) {
 	return Signed{raw, sig}, nil
 }
 
-// openRecord checks everything about a record that does not depend on what is stored:
-// size, form, home, that the writer belongs and speaks about itself, and the signature.
-func openRecord(s Signed, roster *devices.Roster) (Record, error) {
+// parseRecord checks size and form alone.
+func parseRecord(s Signed) (Record, error) {
 	var r Record
 	if len(s.Raw)+len(s.Sig) > MaxRecord { // check: record size
 		return r, ErrRecordSize
@@ -111,24 +135,41 @@ func openRecord(s Signed, roster *devices.Roster) (Record, error) {
 	if err := decMode.Unmarshal(s.Raw, &r); err != nil {
 		return r, fmt.Errorf("%w: %w", ErrRecordForm, err)
 	}
-	if r.Version != 1 || len(r.Kind) == 0 || len(r.Kind) > maxKind {
+	if r.Version != 1 || len(r.Kind) == 0 || len(r.Kind) > maxKind || len(r.Subject) > maxSubject || len(r.Blobs) > maxRefs || r.Shape > ShapeLog {
 		return r, ErrRecordForm
 	}
-	if roster == nil || r.Home != roster.Home {
-		return r, ErrRecordHome
+	if r.Sequence == 0 || r.Shape == ShapeLog && r.Sequence > math.MaxInt64 { // room for sums
+		return r, ErrRecordForm
 	}
-	m, ok := roster.Members[r.Writer]
-	if !ok || r.Subject != r.Writer.String() {
-		return r, ErrRecordWriter
-	}
-	pub, err := devices.ParseCompressedKey(m.Key)
+	return r, nil
+}
+
+// openRecord checks everything about a record that does not depend on what is stored:
+// size, form, home, that the writer belongs and may speak about the subject, and the
+// signatures.
+func openRecord(s Signed, roster *devices.Roster) (Record, error) {
+	r, err := parseRecord(s)
 	if err != nil {
 		return r, err
 	}
-	if !trust.VerifyRaw(pub, s.Raw, s.Sig) { // check: record signature
-		return r, ErrRecordSignature
+	if err := mayWrite(r, roster); err != nil {
+		return r, err
 	}
-	return r, nil
+	return r, verifyRecord(r, s, roster)
+}
+
+func verifyRecord(r Record, s Signed, roster *devices.Roster) error {
+	pub, err := devices.ParseCompressedKey(roster.Members[r.Writer].Key)
+	if err != nil {
+		return err
+	}
+	if !trust.VerifyRaw(pub, s.Raw, s.Sig) { // check: record signature
+		return ErrRecordSignature
+	}
+	if r.Kind == KindBinding && !r.Gone() {
+		_, err = openBinding(r)
+	}
+	return err
 }
 
 // hash leaves the signature out: ECDSA signs the same statement in many ways.
@@ -151,16 +192,26 @@ func compare(old, next stored) (verdict, bool) {
 		}
 		return keepOld, false
 	}
-	a, b := old.signed.hash(), next.signed.hash()
-	if a == b {
+	if old.hash == next.hash {
 		return keepOld, false
 	}
-	return equivocation, bytes.Compare(b[:], a[:]) < 0
+	return equivocation, bytes.Compare(next.hash[:], old.hash[:]) < 0
 }
 
 type stored struct {
-	rec    Record
-	signed Signed
+	rec     Record
+	signed  Signed
+	hash    [32]byte
+	until   time.Time // on this node's monotonic clock; zero: for ever
+	expired bool      // kept as a marker, so that a peer who has it longer cannot bring it back
+}
+
+func newStored(r Record, s Signed, now time.Time) stored {
+	st := stored{rec: r, signed: s, hash: s.hash()}
+	if r.TTL > 0 && !r.Gone() {
+		st.until = now.Add(time.Duration(r.TTL) * time.Second)
+	}
+	return st
 }
 
 // DecodeDevice reads the body of a node's record about itself.

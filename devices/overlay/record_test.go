@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,11 +70,23 @@ func body(t testing.TB, v any) []byte {
 
 func (w writer) say(t testing.TB, v any) Signed {
 	t.Helper()
-	s, err := w.write(w.key, "device", body(t, v), false)
+	s, err := w.write(w.key, draft{kind: "device", body: body(t, v)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s.signed
+}
+
+// seal signs a record of this writer by hand.
+func (w writer) seal(t testing.TB, change func(*Record)) Signed {
+	t.Helper()
+	r := Record{Version: 1, Home: w.log.Roster().Home, Subject: w.self.String(), Kind: "device", Writer: w.self, Epoch: 1, Sequence: 1, Body: body(t, 1)}
+	change(&r)
+	s, err := sealRecord(w.key, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func TestRecordSignatureIsChecked(t *testing.T) {
@@ -92,7 +107,7 @@ func TestRecordSignatureIsChecked(t *testing.T) {
 func TestRecordSizeIsChecked(t *testing.T) {
 	a, b := newWriters(t)
 	big := body(t, strings.Repeat("x", MaxRecord))
-	if _, err := a.write(a.key, "device", big, false); !errors.Is(err, ErrRecordSize) {
+	if _, err := a.write(a.key, draft{kind: "device", body: big}); !errors.Is(err, ErrRecordSize) {
 		t.Fatalf("a record too large to send was made: %v", err)
 	}
 	r := Record{Version: 1, Home: a.log.Roster().Home, Subject: a.self.String(), Kind: "device", Writer: a.self, Epoch: 1, Sequence: 1, Body: big}
@@ -122,7 +137,7 @@ func TestRecordRules(t *testing.T) {
 		want error
 	}{
 		"about somebody else":     {seal(a.key, func(r *Record) { r.Subject = b.self.String() }), ErrRecordWriter},
-		"in another's name":       {seal(b.key, func(*Record) {}), ErrRecordSignature},
+		"in another's name":       {seal(b.key, func(r *Record) { r.Sequence = 9 }), ErrRecordSignature},
 		"by a stranger":           {seal(strangerKey(t), func(r *Record) { r.Writer = devices.NodeID{9}; r.Subject = r.Writer.String() }), ErrRecordWriter},
 		"of another home":         {seal(a.key, func(r *Record) { r.Home[0]++ }), ErrRecordHome},
 		"of a version unknown":    {seal(a.key, func(r *Record) { r.Version = 2 }), ErrRecordForm},
@@ -176,13 +191,14 @@ func TestEquivocationKeepsTheLowerHashEverywhere(t *testing.T) {
 func TestKeysPerWriterAreBounded(t *testing.T) {
 	a, b := newWriters(t)
 	for i := range MaxKeysPerWriter + 1 {
-		s, err := a.write(a.key, "kind"+strings.Repeat("x", i%20)+string(rune('a'+i%26)), body(t, i), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _, err = b.accept(s.signed)
+		kind := fmt.Sprintf("kind %d", i)
+		_, err := a.write(a.key, draft{kind: kind, body: body(t, i)})
 		if full := i >= MaxKeysPerWriter; full != errors.Is(err, ErrRecordKeys) {
-			t.Fatalf("record %d: %v", i, err)
+			t.Fatalf("writing record %d: %v", i, err)
+		}
+		_, _, err = b.accept(a.seal(t, func(r *Record) { r.Kind = kind }))
+		if full := i >= MaxKeysPerWriter; full != errors.Is(err, ErrRecordKeys) {
+			t.Fatalf("taking record %d: %v", i, err)
 		}
 	}
 }
@@ -195,45 +211,36 @@ func TestRestartKeepsRecordsAndCount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := again.write(a.key, "device", body(t, 3), false)
+	s, err := again.write(a.key, draft{kind: "device", body: body(t, 3)})
 	if err != nil || s.rec.Sequence != 3 {
 		t.Fatalf("%+v %v", s.rec, err)
 	}
 }
 
-// A node whose store lost its tail hears of its own newer record and starts a new epoch.
+// A node whose store lost its tail hears of its own newer record and starts a new epoch:
+// with what it said since it started, or else with what it had said.
 func TestLostSequenceRaisesTheEpoch(t *testing.T) {
-	a, b := newWriters(t)
-	lost := a.say(t, 1)
-	_, _, _ = b.accept(lost)
-	later, err := sealRecord(a.key, Record{Version: 1, Home: a.log.Roster().Home, Subject: a.self.String(), Kind: "device", Writer: a.self, Epoch: 1, Sequence: 9, Body: body(t, 9)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, lostSeq, err := a.accept(later)
-	if err != nil || !lostSeq {
-		t.Fatalf("%v %v", lostSeq, err)
-	}
-	s, err := a.write(a.key, "device", body(t, 10), true)
-	if err != nil || s.rec.Epoch != 2 || s.rec.Sequence != 1 {
-		t.Fatalf("%+v %v", s.rec, err)
-	}
-}
-
-func TestDigestNamesWhatIsLacking(t *testing.T) {
-	a, b := newWriters(t)
-	s := a.say(t, 1)
-	send, more := a.lacking(nil)
-	if len(send) != 1 || more {
-		t.Fatalf("%d %v", len(send), more)
-	}
-	_, _, _ = b.accept(s)
-	if send, more := a.lacking(b.digest()); len(send) != 0 || more {
-		t.Fatalf("equal tables exchange %d, %v", len(send), more)
-	}
-	a.say(t, 2)
-	if send, more := b.lacking(a.digest()); len(send) != 0 || !more {
-		t.Fatalf("the older one sends %d, asks %v", len(send), more)
+	for now, want := range map[string]string{"after": "after", "": "before the tail was lost"} {
+		a, _ := newWriters(t)
+		a.say(t, "long before")
+		later := a.seal(t, func(r *Record) { r.Sequence, r.Body = 9, body(t, "before the tail was lost") })
+		again, err := openTable(a.store, a.self, a.log.Roster, a.table.log) // with the older store
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now != "" {
+			if _, err := again.write(a.key, draft{kind: "device", body: body(t, now)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, lost, err := again.accept(later)
+		if err != nil || lost == nil {
+			t.Fatalf("the peer's copy: %v, lost %v", err, lost)
+		}
+		s, err := again.write(a.key, draft{kind: lost.Kind, body: lost.Body, raiseEpoch: true})
+		if err != nil || s.rec.Epoch != 2 || s.rec.Sequence != 1 || string(s.rec.Body) != string(body(t, want)) {
+			t.Errorf("renewed as %q, %d, %d, %v; want %q", s.rec.Body, s.rec.Epoch, s.rec.Sequence, err, want)
+		}
 	}
 }
 
@@ -243,23 +250,39 @@ func TestFrames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := readFrame(bytes.NewReader(b))
-	if err != nil || !reflect.DeepEqual(f, got) {
+	got, n, err := readFrame(bytes.NewReader(b))
+	if err != nil || n != len(b) || !reflect.DeepEqual(f, got) {
 		t.Fatalf("%+v %v", got, err)
 	}
-	if _, err := readFrame(bytes.NewReader([]byte{0xff, 0xff, 0xff, 0xff, 1})); !errors.Is(err, errFrame) {
+	if _, _, err := readFrame(bytes.NewReader([]byte{0xff, 0xff, 0xff, 0xff, 1})); !errors.Is(err, errFrame) {
 		t.Fatalf("a frame of 4 GiB: %v", err)
 	}
 	if _, err := encodeFrame(frame{Kind: frameRecords, Records: []Signed{{Raw: make([]byte, MaxFrame)}}}); !errors.Is(err, errFrame) {
 		t.Fatal(err)
 	}
-	if got, err := readFrame(bytes.NewReader([]byte{0, 0, 0, 2, 99, 0})); err != nil || got.Kind != 99 {
+	if got, _, err := readFrame(bytes.NewReader([]byte{0, 0, 0, 2, 99, 0})); err != nil || got.Kind != 99 {
 		t.Fatalf("a kind unknown must be skipped: %v", err)
 	}
 }
 
+// fuzzFrames is one frame of each kind.
+func fuzzFrames(a writer) []frame {
+	return []frame{
+		{Kind: framePing}, {Kind: framePing, Clock: 1 << 40}, {Kind: frameHello, Heads: []trust.Hash{{1}}, Reply: true, Clock: 1},
+		{Kind: frameEdits, Edits: a.log.Edits()}, {Kind: frameDigest, Digest: a.sums()}, {Kind: frameState, State: a.state([]devices.NodeID{a.self})},
+		{Kind: frameRecords, Records: []Signed{{[]byte{1}, []byte{2}}}, More: true}, {Kind: frameLog, Records: []Signed{{[]byte{1}, []byte{2}}}},
+		{Kind: frameWant, Want: &blobWant{Offset: 1}}, {Kind: frameChunk, Chunk: &blobChunk{Data: []byte{1}}},
+		{Kind: frameState, State: []writerState{{Writer: a.self, First: math.MaxUint64, Count: math.MaxUint64, Blocks: make([][8]byte, 2)}}},
+	}
+}
+
 func FuzzFrame(f *testing.F) {
-	for _, fr := range []frame{{Kind: framePing}, {Kind: frameHello, Heads: []trust.Hash{{1}}}, {Kind: frameRecords, Records: []Signed{{[]byte{1}, []byte{2}}}}} {
+	a, _ := newWriters(f)
+	a.say(f, 1)
+	for i := range 70 {
+		a.append1(f, i)
+	}
+	for _, fr := range fuzzFrames(a) {
 		b, err := encodeFrame(fr)
 		if err != nil {
 			f.Fatal(err)
@@ -267,14 +290,28 @@ func FuzzFrame(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		fr, err := readFrame(bytes.NewReader(b))
+		fr, n, err := readFrame(bytes.NewReader(b))
 		if err != nil {
 			return
+		}
+		if n > len(b) {
+			t.Fatalf("%d bytes were counted of %d", n, len(b))
 		}
 		for _, s := range fr.Records {
 			if _, err := openRecord(s, nil); err == nil {
 				t.Fatal("a record was accepted without a home")
 			}
+		}
+		r := a.lacking(fr.State)
+		size := 0
+		for _, s := range slices.Concat(r.records, r.entries) {
+			size += len(s.Raw) + len(s.Sig)
+		}
+		if size > maxExchange {
+			t.Fatalf("an answer of %d bytes", size)
+		}
+		if list := a.differing(fr.Digest); len(list) > len(a.log.Roster().Members) {
+			t.Fatalf("a digest makes %d writers differ", len(list))
 		}
 	})
 }

@@ -33,6 +33,7 @@ func ULA(id devices.NodeID) netip.Addr {
 // sipConn is an adopted flow as the SIP library sees it.
 type sipConn struct {
 	net.Conn
+	fresh         func() error // what was read may be passed on
 	local, remote net.Addr
 	closed        chan struct{}
 	once          sync.Once
@@ -43,6 +44,17 @@ func (c *sipConn) LocalAddr() net.Addr { return c.local }
 
 // RemoteAddr is the peer's synthetic address.
 func (c *sipConn) RemoteAddr() net.Addr { return c.remote }
+
+// Read passes on nothing that came while this node slept.
+func (c *sipConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		if err := c.fresh(); err != nil {
+			return 0, err
+		}
+	}
+	return n, err
+}
 
 // Write bounds a peer that no longer reads.
 func (c *sipConn) Write(b []byte) (int, error) {
@@ -110,8 +122,9 @@ func (l *sipListener) wrap(f *flow) *sipConn {
 // serveSIP lends a flow to the SIP library until either side is done with it. Nobody is
 // served before rosters were compared.
 func (m *Mesh) serveSIP(f *flow) error {
+	m.stayedAwake(false)
 	select {
-	case <-m.gate:
+	case <-m.Synced():
 	case <-f.ctx.Done():
 		return context.Cause(f.ctx)
 	}
@@ -119,8 +132,10 @@ func (m *Mesh) serveSIP(f *flow) error {
 		return trust.ErrStranger
 	}
 	c := m.sip.wrap(f)
+	c.fresh = func() error { return m.fresh(f) }
 	select {
 	case m.sip.conns <- c:
+		f.served.Store(true)
 	case <-m.sip.done:
 		return net.ErrClosed
 	case <-f.ctx.Done():
@@ -150,12 +165,22 @@ func (m *Mesh) PeerByAddr(addr string) (devices.NodeID, bool) {
 	if r == nil {
 		return devices.NodeID{}, false
 	}
-	for id := range r.Members {
-		if ULA(id) == a.Addr() {
-			return id, true
+	idx := m.ulas.Load()
+	if idx == nil || idx.roster != r { // rosters never change once made
+		idx = &ulaIndex{roster: r, byAddr: make(map[netip.Addr]devices.NodeID, len(r.Members))}
+		for id := range r.Members {
+			idx.byAddr[ULA(id)] = id
 		}
+		m.ulas.Store(idx)
 	}
-	return devices.NodeID{}, false
+	id, ok := idx.byAddr[a.Addr()]
+	return id, ok
+}
+
+// ulaIndex finds the member behind a synthetic address; each request asks.
+type ulaIndex struct {
+	roster *devices.Roster
+	byAddr map[netip.Addr]devices.NodeID
 }
 
 // EnsureSIP returns once a SIP flow to the member is up, or says within 3 s that the
@@ -165,14 +190,14 @@ func (m *Mesh) EnsureSIP(ctx context.Context, id devices.NodeID) error {
 	defer cancel()
 	for ctx.Err() == nil {
 		live := m.flow(id, trust.ALPNOverlay) != nil
-		if live && m.flow(id, trust.ALPNSIP) != nil {
+		if f := m.flow(id, trust.ALPNSIP); live && f != nil && f.served.Load() {
 			return nil
 		}
 		m.mu.Lock()
 		p := m.peers[id]
 		var addrs []netip.AddrPort
 		if p != nil {
-			addrs = append(addrs, p.addrs...)
+			addrs = p.addrs()
 		}
 		m.mu.Unlock()
 		if p == nil {

@@ -3,11 +3,11 @@
 // configuration by which members recognise each other.
 //
 // A Log may be used from any goroutine; rosters are immutable. The package refuses every
-// edit whose signature, size, home or form is wrong, and knows no clock: no date decides
-// who belongs.
+// edit whose signature, size, home or form is wrong, and no clock orders or
+// voids an edit: home time only delays when a lone owner's removal takes force here.
 //
-// Owners have generations: the first owner, and whom the recovery code admits, are 0; an
-// owner whom generation g admits is g+1. An owner is removed only by a lower generation
-// or by the recovery code, and of a removed owner only those edits count that the remover
-// knew. See settle for why.
+// Owners form a tree by who made whom an owner, with the recovery code at its root. One
+// owner removes at once only those it made itself; two who are not of one branch remove
+// others; one alone removes any other after 24 hours. Of an owner removed only those edits count
+// that the removers knew. See settle for why.
 package trust

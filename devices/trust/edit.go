@@ -29,6 +29,12 @@ const (
 	OpRemove  Op = "remove"  // a node leaves for good; carries the new home key
 	OpName    Op = "name"    // a room, group or person is made or changed, a device renamed
 	OpMerge   Op = "merge"   // nothing; joins heads when there are more than MaxParents
+	OpChange  Op = "change"  // a member gets another role or class
+	OpDelete  Op = "delete"  // a room, group, person, foreign device or rule goes
+	OpRule    Op = "rule"    // who has a right on whom
+	OpForeign Op = "foreign" // a foreign device gets a name and its speakers
+	OpPropose Op = "propose" // an owner wants another owner out
+	OpAgree   Op = "agree"   // a second owner agrees, or the same one after removalWait
 )
 
 const (
@@ -46,6 +52,11 @@ const (
 	removalReserve = 256
 	// maxText bounds a name that a person typed, in bytes; maxWord a slug, class or kind.
 	maxText, maxWord = 64, 48
+	// maxURI bounds the address of a foreign device, in bytes.
+	maxURI = 160
+	// maxRules bounds the rules of a home: more than this no person can oversee, and each
+	// call looks at them.
+	maxRules = 256
 	// homeKeyLen is the length of the secret under which members know each other on the LAN.
 	homeKeyLen = 32
 )
@@ -59,6 +70,10 @@ const (
 	SubjectRoom   = "room"
 	SubjectGroup  = "group"
 	SubjectPerson = "person"
+
+	// These two are kinds of OpDelete only.
+	SubjectForeign = "foreign"
+	SubjectRule    = "rule"
 )
 
 // Edit is one change of the home. Its encoding is deterministic CBOR (RFC 8949 section
@@ -83,6 +98,14 @@ type Edit struct {
 	Members  []string         `cbor:"16,keyasint,omitempty"` // group
 	Nodes    []devices.NodeID `cbor:"17,keyasint,omitempty"` // person
 	HomeName string           `cbor:"18,keyasint,omitempty"` // genesis
+
+	// Only operations that came after the first version may use what follows: an older
+	// node refuses an edit of a known operation with a field that it does not know.
+	Right    devices.Right `cbor:"19,keyasint,omitempty"` // rule, delete of a rule; Slug is its subject, Members who has it
+	Hours    string        `cbor:"20,keyasint,omitempty"` // rule
+	URI      string        `cbor:"21,keyasint,omitempty"` // foreign; Nodes are its speakers
+	Proposal []byte        `cbor:"22,keyasint,omitempty"` // agree: hash of the edit that proposes
+	At       int64         `cbor:"23,keyasint,omitempty"` // propose, agree: home time in Unix seconds; see removalWait
 }
 
 // SignedEdit is an edit as it travels: the exact bytes that were signed.
@@ -181,7 +204,7 @@ func decode(s SignedEdit) (Edit, error) {
 
 // wellFormed checks what an edit says without looking at the home.
 func wellFormed(e Edit) error {
-	words := append([]string{string(e.Role), string(e.Class), e.Kind, e.Slug}, e.Members...)
+	words := append([]string{string(e.Role), string(e.Class), e.Kind, e.Slug, string(e.Right), e.Hours}, e.Members...)
 	for _, w := range words {
 		if len(w) > maxWord || !plainText(w) {
 			return fmt.Errorf("%w: a word in it is too long or unreadable", ErrEditForm)
@@ -192,11 +215,23 @@ func wellFormed(e Edit) error {
 			return fmt.Errorf("%w: a name in it is too long or unreadable", ErrEditForm)
 		}
 	}
-	if (e.Op == OpGenesis || e.Op == OpRemove) != (len(e.HomeKey) == homeKeyLen) {
+	if len(e.URI) > maxURI || !plainText(e.URI) {
+		return fmt.Errorf("%w: an address in it is too long or unreadable", ErrEditForm)
+	}
+	if (e.Op == OpGenesis || e.Op == OpRemove || e.Op == OpAgree) != (len(e.HomeKey) == homeKeyLen) {
 		return fmt.Errorf("%w: a first edit and a removal bring a new home key", ErrEditForm)
 	}
-	if e.Op == OpAdmit && e.Role != devices.RoleOwner && e.Role != devices.RoleDevice {
+	if (e.Op == OpAgree) != (len(e.Proposal) == len(Hash{})) {
+		return fmt.Errorf("%w: an agreement names one proposal", ErrEditForm)
+	}
+	role := e.Role == devices.RoleOwner || e.Role == devices.RoleDevice
+	if e.Op == OpAdmit && !role || e.Op == OpChange && !role && e.Role != "" {
 		return fmt.Errorf("%w: unknown role", ErrEditForm)
+	}
+	if e.Op == OpRule && e.Hours != "" {
+		if _, _, ok := devices.ParseHours(e.Hours); !ok {
+			return fmt.Errorf("%w: hours are written like 07:00-22:00", ErrEditForm)
+		}
 	}
 	return nil
 }
@@ -226,7 +261,11 @@ func PlainText(s string) string {
 }
 
 func known(op Op) bool {
-	return op == OpGenesis || op == OpAdmit || op == OpRemove || op == OpName || op == OpMerge
+	switch op {
+	case OpGenesis, OpAdmit, OpRemove, OpName, OpMerge, OpChange, OpDelete, OpRule, OpForeign, OpPropose, OpAgree:
+		return true
+	}
+	return false
 }
 
 // SignRaw signs the SHA-256 of b; the signature is r||s, 64 bytes.

@@ -5,12 +5,10 @@ import (
 	"cmp"
 	"container/heap"
 	"crypto/ecdsa"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/hallway-home/hallway/devices"
 )
@@ -30,6 +28,10 @@ var (
 	errNobody     = errors.New("nobody with this key belongs")
 	errUnknownOp  = errors.New("this version does not know the operation")
 	errUnknownTag = errors.New("this version does not know that kind of name")
+
+	errUnknownRight = fmt.Errorf("%w: this version does not know the right", ErrRule)
+	errRuleOnGroup  = fmt.Errorf("%w: it is about a device, room, person or all; groups stand among those who have the right", ErrRule)
+	errRules        = fmt.Errorf("%w: the home has 256 already; delete one first", ErrRule)
 )
 
 // parsed is an edit that passed decode.
@@ -52,6 +54,9 @@ func (p *parsed) byRoot() bool { return p.edit.Signer == devices.NodeID(p.edit.H
 
 // checkSignature checks the edit against the key whose hash its Signer is.
 func (p *parsed) checkSignature(pub *ecdsa.PublicKey) error {
+	if pub == nil {
+		return ErrEditSignature // nobody knows the key that the signer's ID is the hash of
+	}
 	fits := func(sig []byte) bool { return VerifyRaw(pub, p.raw, sig) }
 	if !p.good && !slices.ContainsFunc(p.sigs, fits) { // check: roster signature
 		return ErrEditSignature
@@ -80,7 +85,7 @@ func Fold(edits []SignedEdit) (*devices.Roster, []Void) {
 			byHash[p.hash] = p
 		}
 	}
-	f := fold(byHash)
+	f := fold(byHash, nil)
 	for h, err := range bad {
 		if byHash[h] == nil {
 			f.voids[h] = err
@@ -89,9 +94,10 @@ func Fold(edits []SignedEdit) (*devices.Roster, []Void) {
 	return f.r, f.listVoids()
 }
 
-// fold folds edits that passed decode.
-func fold(edits map[Hash]*parsed) *folder {
+// fold folds edits that passed decode, as if those held had not come yet.
+func fold(edits map[Hash]*parsed, held map[Hash]bool) *folder {
 	f := newFolder(edits)
+	f.held = held
 	f.settle()
 	for f.ready.Len() > 0 {
 		f.apply(heap.Pop(&f.ready).(*entry))
@@ -113,19 +119,22 @@ type folder struct {
 	root    *ecdsa.PublicKey
 	entries map[Hash]*entry // those that hang together with a first edit
 	order   []*entry        // the same, parents first
+	applied []*entry        // the same, as folded
 	kids    map[Hash][]*entry
 	ready   queue
 	voids   map[Hash]error
 	slugs   map[string]bool
-	cut     map[Hash]bool          // see settle
-	gen     map[devices.NodeID]int // generation of owners, see settle
+	held    map[Hash]bool  // removals that wait here, see Log.Review
+	verdict map[Hash]error // of settle, on each edit that makes or unmakes an owner
+	cut     map[Hash]bool  // see settle
+	demoted map[devices.NodeID]bool
 }
 
 // newFolder finds the edits whose ancestors are all there, and what comes first.
 func newFolder(edits map[Hash]*parsed) *folder {
 	f := &folder{
 		entries: map[Hash]*entry{}, kids: map[Hash][]*entry{}, voids: map[Hash]error{}, slugs: map[string]bool{},
-		cut: map[Hash]bool{}, gen: map[devices.NodeID]int{},
+		verdict: map[Hash]error{}, cut: map[Hash]bool{}, demoted: map[devices.NodeID]bool{},
 	}
 	var next []*entry
 	for _, p := range edits {
@@ -157,6 +166,7 @@ func newFolder(edits map[Hash]*parsed) *folder {
 }
 
 func (f *folder) apply(en *entry) {
+	f.applied = append(f.applied, en)
 	if err := f.effect(en); err != nil {
 		f.voids[en.hash] = err
 	}
@@ -165,37 +175,6 @@ func (f *folder) apply(en *entry) {
 			heap.Push(&f.ready, k)
 		}
 	}
-}
-
-// effect changes the roster, or says why it does not.
-func (f *folder) effect(en *entry) error {
-	e := en.edit
-	if e.Op == OpGenesis {
-		return f.genesis(en)
-	}
-	if f.r == nil || e.Home != f.r.Home {
-		return ErrEditHome
-	}
-	if f.cut[en.hash] {
-		return errCut
-	}
-	if err := f.signedByOwner(en); err != nil {
-		return err
-	}
-	if e.Version > 1 {
-		return errUnknownOp
-	}
-	switch e.Op {
-	case OpAdmit:
-		return f.admit(e)
-	case OpRemove:
-		return f.remove(e)
-	case OpName:
-		return f.name(e)
-	case OpMerge:
-		return nil
-	}
-	return fmt.Errorf("%w %q", errUnknownOp, e.Op)
 }
 
 func (f *folder) signedByOwner(en *entry) error {
@@ -227,6 +206,7 @@ func (f *folder) genesis(en *entry) error {
 		Home: e.Home, Name: e.HomeName, HomeKey: e.HomeKey,
 		Members: map[devices.NodeID]devices.Member{}, Removed: map[devices.NodeID]bool{},
 		Rooms: map[string]devices.Room{}, Groups: map[string]devices.Group{}, Persons: map[string]devices.Person{},
+		Adopted: map[string]devices.Adopted{}, Rules: map[devices.RuleKey]devices.Rule{}, Pending: map[Hash]devices.Proposal{},
 	}
 	e.Role = devices.RoleOwner
 	return f.admit(e)
@@ -239,98 +219,6 @@ func genesisRoot(p *parsed) (*ecdsa.PublicKey, error) {
 		return nil, errNotFirst
 	}
 	return root, p.checkSignature(root)
-}
-
-func (f *folder) admit(e Edit) error {
-	pub, err := devices.ParseCompressedKey(e.Key)
-	if err != nil {
-		return err
-	}
-	id := devices.NodeIDOf(pub)
-	switch {
-	case f.r.Removed[id]:
-		return ErrRemoved
-	case f.r.Has(id):
-		return errKnownKey
-	case len(f.r.Members) >= MaxMembers:
-		return ErrFull
-	}
-	room := f.room(e.Room)
-	f.r.Members[id] = devices.Member{
-		Node: id, Key: e.Key, Role: e.Role, Name: e.Name, Room: room, Class: e.Class, Slug: f.newSlug(e.Name, "device"),
-	}
-	return nil
-}
-
-// room finds a room by its name or slug, or makes it.
-func (f *folder) room(name string) string {
-	if strings.TrimSpace(name) == "" {
-		return ""
-	}
-	want := Slugify(name)
-	for _, slug := range slices.Sorted(maps.Keys(f.r.Rooms)) {
-		known := f.r.Rooms[slug].Name
-		if slug == name || known == name || want != "" && (slug == want || Slugify(known) == want) {
-			return slug
-		}
-	}
-	slug := f.newSlug(name, SubjectRoom)
-	f.r.Rooms[slug] = devices.Room{Slug: slug, Name: name}
-	return slug
-}
-
-// remove puts a member out. The new home key is mixed with the old one: of two
-// concurrent removals each brings a part that the other's removed device cannot know.
-func (f *folder) remove(e Edit) error {
-	m, ok := f.r.Members[e.Node]
-	if !ok {
-		return errNobody
-	}
-	if err := f.mayRemove(e, m); err != nil {
-		return err
-	}
-	delete(f.r.Members, e.Node)
-	f.r.Removed[e.Node] = true
-	sum := sha256.Sum256(append(slices.Clone(f.r.HomeKey), e.HomeKey...))
-	f.r.HomeKey = sum[:]
-	return nil
-}
-
-func (f *folder) name(e Edit) error {
-	if e.Kind == SubjectDevice {
-		m, ok := f.r.Members[e.Node]
-		if !ok {
-			return errNobody
-		}
-		m.Name = cmp.Or(e.Name, m.Name) // a rename keeps the slug
-		if e.Room != "" {
-			m.Room = f.room(e.Room)
-		}
-		f.r.Members[e.Node] = m
-		return nil
-	}
-	slug := e.Slug
-	if slug == "" {
-		slug = f.newSlug(e.Name, e.Kind)
-	}
-	switch e.Kind {
-	case SubjectRoom:
-		return put(f.r.Rooms, e, slug, devices.Room{Slug: slug, Name: e.Name})
-	case SubjectGroup:
-		return put(f.r.Groups, e, slug, devices.Group{Slug: slug, Name: e.Name, Members: e.Members})
-	case SubjectPerson:
-		return put(f.r.Persons, e, slug, devices.Person{Slug: slug, Name: e.Name, Role: e.Role, Nodes: e.Nodes})
-	}
-	return errUnknownTag
-}
-
-// put stores a new name, or changes the one that the edit's slug names.
-func put[T any](m map[string]T, e Edit, slug string, v T) error {
-	if _, ok := m[e.Slug]; e.Slug != "" && !ok {
-		return fmt.Errorf("%q: %w", e.Slug, ErrNotFound)
-	}
-	m[slug] = v
-	return nil
 }
 
 func (f *folder) heads() []Hash {
@@ -378,7 +266,7 @@ func rank(e *entry) int {
 	switch {
 	case e.byRoot():
 		return 0
-	case e.edit.Op == OpRemove:
+	case e.edit.Op == OpRemove, e.edit.Op == OpAgree:
 		return 1
 	}
 	return 2

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hallway-home/hallway/devices"
 )
@@ -22,7 +23,10 @@ var (
 	ErrHomeExists = errors.New("this device already belongs to a home; remove it there first (`hallway home remove`), or use another data folder")
 	ErrNotOwner   = errors.New("this device may not change the home")
 	ErrFull       = errors.New("the home is full: 128 devices belong already; remove one first")
-	ErrSenior     = errors.New("this owner was not admitted after this device, so this device may not remove it")
+	ErrSenior     = errors.New("this device did not make that one an owner, so it cannot end that alone; a second owner must agree")
+	ErrNoSecond   = errors.New("one of the two owners was made an owner by the other, so they count as one")
+	ErrRule       = errors.New("this rule cannot be made")
+	ErrRecovery   = errors.New("this recovery code belongs to another home")
 	ErrLogFull    = errors.New("the home's history is full; only removals are still possible, make a new home")
 	ErrLastOwner  = errors.New("the last owner cannot be removed; make another device an owner first")
 	ErrRemoved    = errors.New("this device was removed from the home")
@@ -38,36 +42,61 @@ type Log struct {
 	mu      sync.Mutex
 	edits   map[Hash]*parsed
 	orphans map[Hash]*parsed // wait for their parents
-	signers map[devices.NodeID]*ecdsa.PublicKey
+	signers signers
 	watch   map[chan struct{}]struct{}
+
+	homeTime   func() (time.Time, bool)
+	awakeUntil time.Time          // this node was off from then
+	opened     time.Time          // when home time was first known after the start
+	seen       map[Hash]time.Time // home time at which a proposal came, see waiting
+	trustTimes bool               // what comes now was waited out elsewhere
+}
+
+// Options of a Log; the zero value is right for tests and for nodes without a home.
+type Options struct {
+	// HomeTime is the time that the home agrees on, and whether it is known. Without it a
+	// lone owner's removal of another owner never takes force here.
+	HomeTime func() (time.Time, bool)
+	// AwakeUntil is the last home time at which this node is known to have run before it
+	// was opened now; zero if that is not known.
+	AwakeUntil time.Time
 }
 
 // OpenLog loads the stored log.
-func OpenLog(store *devices.Store) (*Log, error) {
+func OpenLog(store *devices.Store, opt ...Options) (*Log, error) {
 	l := &Log{
-		store: store, edits: map[Hash]*parsed{}, orphans: map[Hash]*parsed{},
-		signers: map[devices.NodeID]*ecdsa.PublicKey{}, watch: map[chan struct{}]struct{}{},
+		store: store, edits: map[Hash]*parsed{}, orphans: map[Hash]*parsed{}, seen: map[Hash]time.Time{},
+		signers: newSigners(), watch: map[chan struct{}]struct{}{},
 	}
-	err := store.View(func(tx devices.Tx) error {
-		return tx.Each(devices.BucketRoster, func(_ string, val []byte) error {
-			var e SignedEdit
-			if err := decMode.Unmarshal(val, &e); err != nil {
-				return fmt.Errorf("a stored roster edit is damaged (%w); remove the data folder and let the device join again", err)
-			}
-			p, err := parse(e)
-			if err != nil {
-				return fmt.Errorf("a stored roster edit is damaged (%w); remove the data folder and let the device join again", err)
-			}
-			l.edits[p.hash] = p
-			addSigners(l.signers, p)
-			return nil
-		})
+	for _, o := range opt {
+		l.homeTime, l.awakeUntil = o.HomeTime, o.AwakeUntil
+	}
+	if err := store.View(l.load); err != nil {
+		return nil, fmt.Errorf("a stored roster edit is damaged (%w); remove the data folder and let the device join again", err)
+	}
+	l.publish(fold(l.edits, l.waiting(l.edits, l.seen)).r)
+	return l, nil
+}
+
+func (l *Log) load(tx devices.Tx) error {
+	err := tx.Each(devices.BucketRoster, func(_ string, val []byte) error {
+		var e SignedEdit
+		if err := decMode.Unmarshal(val, &e); err != nil {
+			return err
+		}
+		p, err := parse(e)
+		l.edits[p.hash] = p
+		return err
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	l.publish(fold(l.edits).r)
-	return l, nil
+	for range 2 { // the key of a device may come after the edit that makes it an owner
+		for _, p := range l.edits {
+			l.signers.learn(p)
+		}
+	}
+	return l.loadSeen(tx)
 }
 
 // Roster is the home as folded now; nil while the node belongs to none.
@@ -169,107 +198,49 @@ func (l *Log) Admit(key *ecdsa.PrivateKey, c Candidate) (devices.Member, error) 
 	return l.Roster().Members[id], nil
 }
 
-// Remove takes a device out of the home for good and renews the home key.
-func (l *Log) Remove(key *ecdsa.PrivateKey, slug string) error {
-	r := l.Roster()
-	if r == nil {
-		return ErrNoHome
-	}
-	for id, m := range r.Members {
-		if m.Slug != slug {
-			continue
-		}
-		return l.append(key, "roster.remove", Edit{Op: OpRemove, Node: id, HomeKey: randomKey()})
-	}
-	return fmt.Errorf("%q: %w", slug, ErrNotFound)
-}
-
-// Rename changes what people read; the slug, and with it the SIP URI, stays. A room
-// given with a device moves it there.
-func (l *Log) Rename(key *ecdsa.PrivateKey, slug, name, room string) error {
-	r := l.Roster()
-	if r == nil {
-		return ErrNoHome
-	}
-	e := Edit{Op: OpName, Slug: slug, Name: PlainText(name)}
-	if _, ok := r.Rooms[slug]; ok {
-		e.Kind = SubjectRoom
-	} else if g, ok := r.Groups[slug]; ok {
-		e.Kind, e.Members = SubjectGroup, g.Members
-	} else if p, ok := r.Persons[slug]; ok {
-		e.Kind, e.Role, e.Nodes = SubjectPerson, p.Role, p.Nodes
-	} else {
-		e.Kind, e.Slug, e.Room = SubjectDevice, "", PlainText(room)
-		for id, m := range r.Members {
-			if m.Slug == slug {
-				e.Node = id
-			}
-		}
-		if e.Node.IsZero() {
-			return fmt.Errorf("%q: %w", slug, ErrNotFound)
-		}
-	}
-	return l.append(key, "roster.name", e)
-}
-
-// SetRoom makes a room; its slug follows from the name.
-func (l *Log) SetRoom(key *ecdsa.PrivateKey, name string) error {
-	return l.append(key, "roster.name", Edit{Op: OpName, Kind: SubjectRoom, Name: PlainText(name)})
-}
-
-// SetGroup makes a group of devices, rooms, persons or groups, or changes the members of the
-// group with that slug.
-func (l *Log) SetGroup(key *ecdsa.PrivateKey, slug, name string, members []string) error {
-	return l.append(key, "roster.name", Edit{Op: OpName, Kind: SubjectGroup, Slug: slug, Name: PlainText(name), Members: members})
-}
-
-// SetPerson makes or changes a person.
-func (l *Log) SetPerson(key *ecdsa.PrivateKey, slug, name string, role devices.Role, phones []devices.NodeID) error {
-	return l.append(key, "roster.name", Edit{Op: OpName, Kind: SubjectPerson, Slug: slug, Name: PlainText(name), Role: role, Nodes: phones})
-}
-
-// append signs e on top of the current heads and stores it; an edit that would have no
-// effect is refused with the reason.
+// append signs an edit on top of the current heads and stores it; an edit that would have
+// no effect is refused with the reason.
 func (l *Log) append(key *ecdsa.PrivateKey, point string, e Edit) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.add(key, point, e)
+}
+
+// add is append for several edits, one on top of the other, stored together or not at
+// all; mu is held.
+func (l *Log) add(key *ecdsa.PrivateKey, point string, edits ...Edit) error {
 	r := l.Roster()
 	if r == nil {
 		return ErrNoHome
 	}
-	self := devices.NodeIDOf(&key.PublicKey)
-	if err := MayEdit(r, self); err != nil {
+	signer, limit := devices.NodeIDOf(&key.PublicKey), MaxEdits-removalReserve
+	if signer == devices.NodeID(r.Home) {
+		limit = MaxEdits
+	} else if err := MayEdit(r, signer); err != nil {
 		return err
 	}
-	limit := MaxEdits
-	if e.Op != OpRemove {
-		limit -= removalReserve
+	if op := edits[0].Op; op == OpRemove || op == OpPropose || op == OpAgree {
+		limit = MaxEdits
 	}
 	if len(l.edits) >= limit {
 		return ErrLogFull
 	}
 	var out []*parsed
-	add := func(e Edit, parents []Hash) (Hash, error) {
-		e.Version, e.Home, e.Signer, e.Parents = 1, r.Home, self, parents
-		p, err := sign(key, e)
-		if err != nil {
-			return Hash{}, err
-		}
-		out = append(out, p)
-		return p.hash, nil
-	}
-	// The edit must be on top of everything that is here: a removal cuts what it does
-	// not know (see settle).
 	heads := slices.Clone(r.Heads)
-	for len(heads) > MaxParents {
-		h, err := add(Edit{Op: OpMerge}, heads[:MaxParents])
+	for len(edits) > 0 {
+		// An edit must be on top of everything that is here: a removal cuts what it does
+		// not know (see settle).
+		e, parents := Edit{Op: OpMerge}, heads[:min(len(heads), MaxParents)]
+		heads = heads[len(parents):]
+		if len(heads) == 0 {
+			e, edits = edits[0], edits[1:]
+		}
+		e.Version, e.Home, e.Signer, e.Parents = 1, r.Home, signer, slices.Clone(parents)
+		p, err := sign(key, e)
 		if err != nil {
 			return err
 		}
-		heads = append(heads[MaxParents:], h)
-	}
-	if _, err := add(e, heads); err != nil {
-		return err
+		out, heads = append(out, p), append(heads, p.hash)
 	}
 	return l.put(point, true, out...)
 }
@@ -300,7 +271,8 @@ func (l *Log) put(point string, strict bool, edits ...*parsed) error {
 	for _, p := range edits {
 		all[p.hash] = p
 	}
-	f := fold(all)
+	seen := l.firstSeen(edits)
+	f := fold(all, l.waiting(all, seen))
 	for _, p := range edits {
 		if err := f.voids[p.hash]; strict && err != nil {
 			return err
@@ -316,14 +288,14 @@ func (l *Log) put(point string, strict bool, edits ...*parsed) error {
 				return err
 			}
 		}
-		return nil
+		return l.storeSeen(tx, seen)
 	})
 	if err != nil {
 		return err
 	}
-	l.edits = all
+	l.edits, l.seen = all, seen
 	for _, p := range edits {
-		addSigners(l.signers, p)
+		l.signers.learn(p)
 	}
 	l.publish(f.r)
 	return nil

@@ -13,29 +13,52 @@ import (
 // maxOrphans bounds edits that are held until their parents come.
 const maxOrphans = 256
 
-// addSigners learns whose signatures an edit makes acceptable at the door: the root, and
-// every key that was ever admitted as an owner. Devices are not among them, so that no
-// device can fill the log of the home.
-func addSigners(signers map[devices.NodeID]*ecdsa.PublicKey, p *parsed) {
+// signers are those whose signatures are acceptable at the door: the root, and every key
+// that was ever made an owner. Devices are not among them, so that no device can fill the
+// log of the home.
+type signers struct {
+	owners map[devices.NodeID]*ecdsa.PublicKey
+	keys   map[devices.NodeID][]byte // of everybody who was admitted
+}
+
+func newSigners() signers {
+	return signers{map[devices.NodeID]*ecdsa.PublicKey{}, map[devices.NodeID][]byte{}}
+}
+
+func (s signers) clone() signers { return signers{maps.Clone(s.owners), maps.Clone(s.keys)} }
+
+// learn takes an edit that was accepted.
+func (s signers) learn(p *parsed) {
 	e := p.edit
-	if e.Op == OpGenesis {
-		if root, err := devices.ParseCompressedKey(e.Root); err == nil {
-			signers[devices.NodeIDOf(root)] = root
-		}
+	id, hasKey := keyID(e.Key)
+	if hasKey && (e.Op == OpGenesis || e.Op == OpAdmit) {
+		s.keys[id] = e.Key
 	}
-	if e.Op == OpGenesis || e.Op == OpAdmit && e.Role == devices.RoleOwner {
-		if pub, err := devices.ParseCompressedKey(e.Key); err == nil {
-			signers[devices.NodeIDOf(pub)] = pub
+	switch {
+	case e.Op == OpGenesis:
+		if root, err := devices.ParseCompressedKey(e.Root); err == nil {
+			s.owners[devices.NodeIDOf(root)] = root
 		}
+		s.owner(id)
+	case e.Op == OpAdmit && e.Role == devices.RoleOwner:
+		s.owner(id)
+	case e.Op == OpChange && e.Role == devices.RoleOwner:
+		s.owner(e.Node)
 	}
 }
 
-// acceptable checks an edit's signature. Whether the signer was an owner at that point
-// is the fold's question; here only forgeries are kept out.
-func acceptable(signers map[devices.NodeID]*ecdsa.PublicKey, p *parsed) error {
-	pub, ok := signers[p.edit.Signer]
+func (s signers) owner(id devices.NodeID) {
+	if pub, err := devices.ParseCompressedKey(s.keys[id]); err == nil {
+		s.owners[id] = pub
+	}
+}
+
+// accept checks an edit's signature. Whether the signer was an owner at that point is
+// the fold's question; here only forgeries are kept out.
+func (s signers) accept(p *parsed) error {
+	pub, ok := s.owners[p.edit.Signer]
 	if !ok {
-		return fmt.Errorf("%w: nobody admitted its signer as an owner", ErrEditSignature)
+		return fmt.Errorf("%w: nobody made its signer an owner", ErrEditSignature)
 	}
 	return p.checkSignature(pub)
 }
@@ -51,7 +74,7 @@ func (l *Log) Merge(edits []SignedEdit) (added int, err error) {
 	if r == nil {
 		return 0, ErrNoHome
 	}
-	s := sifter{have: l.edits, signers: maps.Clone(l.signers), wait: map[Hash]*parsed{}, room: MaxEdits - len(l.edits)}
+	s := sifter{have: l.edits, signers: l.signers.clone(), wait: map[Hash]*parsed{}, room: MaxEdits - len(l.edits)}
 	for _, e := range edits {
 		p, err := parse(e)
 		switch {
@@ -91,7 +114,7 @@ func (l *Log) hold(p *parsed, s *sifter) {
 	if p == nil {
 		return
 	}
-	if err := acceptable(l.signers, p); err != nil {
+	if err := l.signers.accept(p); err != nil {
 		s.refuse(err)
 		return
 	}
@@ -107,7 +130,7 @@ func (l *Log) hold(p *parsed, s *sifter) {
 // sifter takes edits in the order in which they hang together.
 type sifter struct {
 	have    map[Hash]*parsed // stored already
-	signers map[devices.NodeID]*ecdsa.PublicKey
+	signers signers
 	wait    map[Hash]*parsed // not looked at yet, or parents missing
 	room    int              // how many more the log can hold
 	take    []*parsed        // accepted, parents first
@@ -140,7 +163,7 @@ func (s *sifter) run() {
 		p := ready[0]
 		ready = ready[1:]
 		delete(s.wait, p.hash)
-		if err := acceptable(s.signers, p); err != nil {
+		if err := s.signers.accept(p); err != nil {
 			s.refuse(err)
 			continue
 		}
@@ -148,7 +171,7 @@ func (s *sifter) run() {
 			s.refuse(ErrLogFull)
 			return
 		}
-		addSigners(s.signers, p)
+		s.signers.learn(p)
 		s.take = append(s.take, p)
 		for _, k := range kids[p.hash] {
 			if missing[k.hash]--; missing[k.hash] == 0 {
@@ -169,7 +192,7 @@ func (l *Log) Adopt(edits []SignedEdit, home devices.HomeID, self devices.NodeID
 		}
 		return ErrHomeExists
 	}
-	s := sifter{signers: map[devices.NodeID]*ecdsa.PublicKey{}, wait: map[Hash]*parsed{}, room: MaxEdits}
+	s := sifter{signers: newSigners(), wait: map[Hash]*parsed{}, room: MaxEdits}
 	for _, e := range edits {
 		p, err := parse(e)
 		if err != nil || p.edit.Home != home {
@@ -179,7 +202,7 @@ func (l *Log) Adopt(edits []SignedEdit, home devices.HomeID, self devices.NodeID
 			if _, err := genesisRoot(p); err != nil {
 				continue
 			}
-			addSigners(s.signers, p)
+			s.signers.learn(p)
 		}
 		s.wait[p.hash] = p
 	}
@@ -188,9 +211,11 @@ func (l *Log) Adopt(edits []SignedEdit, home devices.HomeID, self devices.NodeID
 	for _, p := range s.take {
 		all[p.hash] = p
 	}
-	if r := fold(all).r; r == nil || r.Home != home || !r.Has(self) {
+	if r := fold(all, nil).r; r == nil || r.Home != home || !r.Has(self) {
 		return errors.New("the home's log does not name this device; start the joining again")
 	}
+	l.trustTimes = true // who admits this device vouches for what was waited out
+	defer func() { l.trustTimes = false }()
 	return l.put("roster.adopt", false, s.take...)
 }
 

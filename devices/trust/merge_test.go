@@ -141,7 +141,7 @@ func TestEditsWithoutEffectAreNotMade(t *testing.T) {
 	if err := l.Remove(b, "tv"); !errors.Is(err, ErrSenior) {
 		t.Error(err)
 	}
-	if err := l.Remove(b, "pad"); !errors.Is(err, ErrSenior) || err.Error() != ErrSenior.Error()+"; do it on: TV" {
+	if err := l.Remove(b, "pad"); !errors.Is(err, ErrSenior) || err.Error() != ErrSenior.Error()+", or do it on: TV" {
 		t.Error(err)
 	}
 	if err := l.SetGroup(owner, "nothing", "x", nil); !errors.Is(err, ErrNotFound) {
@@ -193,6 +193,6 @@ func BenchmarkMerge(b *testing.B) {
 	}
 	b.ResetTimer()
 	for range b.N {
-		fold(l.edits)
+		fold(l.edits, nil)
 	}
 }

@@ -8,12 +8,16 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
+	"fmt"
 	"math/big"
 	"strings"
 )
 
 // crockford avoids letters that look like digits.
 var crockford = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)
+
+// ErrCode marks a recovery code that cannot be one.
+var ErrCode = errors.New("this is no recovery code")
 
 // RecoveryCode is 128 random bits, shown once when a home is born. The root key is
 // derived from it; neither is stored anywhere.
@@ -45,16 +49,16 @@ func ParseRecoveryCode(text string) (RecoveryCode, error) {
 	clean := strings.NewReplacer("-", "", " ", "", "O", "0", "I", "1", "L", "1").Replace(strings.ToUpper(text))
 	var c RecoveryCode
 	if len(clean) != 28 {
-		return c, errors.New("a recovery code has 28 letters and digits; check for missing ones")
+		return c, fmt.Errorf("%w: a recovery code has 28 letters and digits; check for missing ones", ErrCode)
 	}
 	raw, err := crockford.DecodeString(clean[:26])
 	if err != nil {
-		return c, errors.New("the recovery code holds a character that never occurs in one; check it letter by letter")
+		return c, fmt.Errorf("%w: the recovery code holds a character that never occurs in one; check it letter by letter", ErrCode)
 	}
 	copy(c[:], raw)
 	sum := sha256.Sum256(c[:])
 	if crockford.EncodeToString(sum[:2])[:2] != clean[26:] {
-		return c, errors.New("the recovery code does not check out; one of its characters is wrong")
+		return c, fmt.Errorf("%w: the recovery code does not check out; one of its characters is wrong", ErrCode)
 	}
 	return c, nil
 }

@@ -1,76 +1,148 @@
 package trust
 
 import (
+	"cmp"
 	"crypto/ecdsa"
-	"fmt"
-	"maps"
+	"crypto/sha256"
+	"errors"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/hallway-home/hallway/devices"
 )
 
-// settler decides which edits of removed owners count, before the fold.
-type settler struct {
-	f        *folder
-	bySigner map[devices.NodeID][]*entry
-	keys     map[devices.NodeID]*ecdsa.PublicKey
-	admitted map[devices.NodeID][]*entry // the edits that make a key an owner
-	against  map[devices.NodeID][]*entry // removals of an owner by seniors
-	level    map[devices.NodeID]bool     // owners of the generation that is looked at
-	next     map[devices.NodeID]bool     // and those that they admitted
-	from     map[Hash]int                // generation of the signer of what note keeps
-}
-
-// rootGeneration is senior to every owner.
-const rootGeneration = -1
-
-// settle marks what removed owners may not have done. The fold alone cannot: a removed
-// owner could build on old edits, and so look concurrent with the removal, or even come
-// before it, once a later edit joins both.
+// settle decides, before the fold, which removals of owners count and which edits of the
+// owners removed do not. The fold alone cannot: a removed owner could build on old
+// edits, and so look concurrent with the removal, or even come before it, once a later
+// edit joins both.
 //
-// The rule: owners have generations. The first owner and those that the recovery code
-// admits are of generation 0; whom an owner of generation g admits as an owner is of
-// g+1 (of the lowest, if several admitted it). An owner is removed only by an owner of a
-// lower generation, or by the recovery code; and of a removed owner only those edits
-// count that are ancestors of every such removal, that is, which the remover knew.
-// Because a removal's validity depends on lower generations only, one walk over them
-// settles everything, whatever the order of the edits; two owners cannot remove each
-// other, and a removed one cannot come back by an edit dated before its removal.
+// Owners form a tree: the recovery code made the first ones, and each further owner
+// hangs below the owner who admitted or promoted it. The family of an owner is that owner and
+// all below. Whoever steals the key of an owner can make others in a second, but only
+// inside that family. Hence the one rule: owners remove an owner at once iff the smallest
+// family that holds all who sign also holds the one to go. So
+//   - the recovery code removes everybody;
+//   - an owner alone removes those it made itself, directly or through others;
+//   - two owners of whom neither made the other remove whoever their closest common
+//     maker made, and that maker too;
+//   - and one owner alone removes any other after removalWait, see loneRemoval.
+//
+// Whether a removal is entitled is read from its own ancestors, so no other edit changes it. Of
+// entitled removals that do not know each other the one of the larger family counts first,
+// and so on downwards: what a stolen key signs off the line is of its own family and
+// comes after the removal that put it out. Of an owner removed only those edits count
+// that are ancestors of every removal that counts, that is, which the removers knew.
 func (f *folder) settle() {
-	first := f.firstEdit()
-	if first == nil {
+	s := f.newSettler()
+	if s == nil {
 		return
 	}
-	s := &settler{
-		f: f, bySigner: map[devices.NodeID][]*entry{}, keys: map[devices.NodeID]*ecdsa.PublicKey{},
-		admitted: map[devices.NodeID][]*entry{}, against: map[devices.NodeID][]*entry{},
-		next: map[devices.NodeID]bool{}, from: map[Hash]int{},
+	for _, en := range f.order {
+		s.look(en)
 	}
-	for _, en := range f.entries {
-		if en.edit.Home == first.edit.Home && en.edit.Op != OpGenesis {
-			s.bySigner[en.edit.Signer] = append(s.bySigner[en.edit.Signer], en)
+	s.decide()
+}
+
+// removalWait is how long a lone owner waits, in home time, before it may remove an owner it
+// did not make.
+const removalWait = 24 * time.Hour
+
+// Why a removal of an owner has no effect.
+var (
+	errMadeMeanwhile = errors.New("it removes a device that somebody else made an owner meanwhile")
+	errNoProposal    = errors.New("it agrees to nothing that was proposed")
+	errSelf          = errors.New("an owner has no say in what others propose about it")
+	errEarly         = errors.New("a lone owner removes another 24 hours after it proposed so, not earlier")
+	errOnce          = errors.New("this key is an owner's already, or was: who was made a device joins again with a new key to become an owner")
+	errNoOwner       = errors.New("it is no owner")
+	errWaits         = errors.New("this device has known the proposal for less than 24 hours; the removal takes force then")
+	errOutvoted      = errors.New("its signer was removed by a removal that counts before it")
+)
+
+// power is an edit that makes or unmakes a member or owner.
+type power struct {
+	*entry
+	index  int
+	target devices.NodeID
+	family []devices.NodeID // the signer, and above it those who made it, the highest first
+	by     []*power         // removals: the edits that sign it: itself, and the proposal it agrees to
+	root   bool
+	lone   bool // one owner after removalWait
+	plain  bool // a removal of what was a device to its signer
+	depth  int  // of the smallest family that holds all signers
+	ofHead bool // two owners remove the head of that family
+}
+
+// class orders removals that do not know each other, see settle.
+func (p *power) class() int {
+	switch {
+	case p.root:
+		return 0
+	case p.lone:
+		return 2
+	case p.plain:
+		return 3
+	}
+	return 1
+}
+
+func (p *power) compare(q *power) int {
+	rank := func(x *power) int {
+		switch {
+		case x.ofHead:
+			return 0
+		case len(x.by) > 1:
+			return 1
 		}
+		return 2
+	}
+	return cmp.Or(cmp.Compare(p.class(), q.class()), cmp.Compare(p.depth, q.depth), cmp.Compare(rank(p), rank(q)), compareHash(p.hash, q.hash))
+}
+
+type settler struct {
+	f       *folder
+	first   *entry
+	root    *ecdsa.PublicKey
+	raw     map[devices.NodeID][]byte // every key that was ever admitted
+	names   map[devices.NodeID]string // and its name then
+	keys    map[devices.NodeID]*ecdsa.PublicKey
+	list    []*power
+	index   map[Hash]*power
+	anc     map[Hash]bits               // of every edit: which of list it descends from
+	joined  map[devices.NodeID][]*power // entitled edits that admit a device
+	made    map[devices.NodeID][]*power // entitled edits that make a key an owner
+	unmade  map[devices.NodeID][]*power // entitled removals
+	inForce []*power
+	against map[devices.NodeID][]*power // removals in force
+}
+
+func (f *folder) newSettler() *settler {
+	first := f.firstEdit()
+	if first == nil {
+		return nil
 	}
 	root, err := genesisRoot(first.parsed)
 	if err != nil {
-		return
+		return nil
 	}
-	s.note(first, rootGeneration)
-	for _, en := range s.bySigner[devices.NodeID(first.edit.Home)] {
-		if en.checkSignature(root) == nil {
-			s.note(en, rootGeneration)
+	s := &settler{
+		f: f, first: first, root: root,
+		raw: map[devices.NodeID][]byte{}, names: map[devices.NodeID]string{}, keys: map[devices.NodeID]*ecdsa.PublicKey{},
+		index: map[Hash]*power{}, anc: map[Hash]bits{}, made: map[devices.NodeID][]*power{}, joined: map[devices.NodeID][]*power{},
+		unmade: map[devices.NodeID][]*power{}, against: map[devices.NodeID][]*power{},
+	}
+	for _, en := range f.order {
+		if id, ok := keyID(en.edit.Key); ok && (en.edit.Op == OpAdmit || en == first) {
+			s.raw[id], s.names[id] = en.edit.Key, en.edit.Name
 		}
 	}
-	for g := 0; len(s.next) > 0; g++ {
-		s.level, s.next = s.next, map[devices.NodeID]bool{}
-		for id := range s.level {
-			f.gen[id] = g
-		}
-		for id := range s.level {
-			s.walk(id, g)
-		}
-	}
+	return s
+}
+
+// keyID hashes a compressed key without looking whether it is a point of the curve.
+func keyID(key []byte) (devices.NodeID, bool) {
+	sum := sha256.Sum256(key)
+	return devices.NodeID(sum[:16]), len(key) == 33
 }
 
 // firstEdit is the one that the fold will take.
@@ -84,50 +156,113 @@ func (f *folder) firstEdit() *entry {
 	return first
 }
 
-// walk looks at what one owner signed.
-func (s *settler) walk(id devices.NodeID, g int) {
-	lower := func(en *entry) bool { return s.from[en.hash] < g }
-	removals := slices.DeleteFunc(slices.Clone(s.against[id]), func(r *entry) bool { return !lower(r) })
-	known := s.f.knownTo(removals)
-	valid := make(bits, len(removals)/64+1)
-	for i := range removals { // a removal must know of an admission
-		if slices.ContainsFunc(s.admitted[id], func(a *entry) bool { return lower(a) && known[a.hash].has(i) }) {
-			valid.set(i)
+// decide puts removals in force, in their order, and cuts what they did not know.
+// Removals by lone owners do not outvote each other: time alone must let nobody return.
+func (s *settler) decide() {
+	classes := map[int][]*power{}
+	for _, p := range s.list {
+		if p.by != nil {
+			classes[p.class()] = append(classes[p.class()], p)
 		}
 	}
-	for _, en := range s.bySigner[id] {
-		if en.checkSignature(s.keys[id]) != nil {
-			continue // the fold refuses it
+	for c := range 4 {
+		slices.SortFunc(classes[c], (*power).compare)
+		var after []*power
+		for _, p := range classes[c] {
+			switch {
+			case p.lone && s.f.held[p.hash]:
+				s.f.verdict[p.hash] = errWaits
+			case !s.alive(p):
+				s.f.verdict[p.hash] = errOutvoted
+			case p.plain && s.madeMeanwhile(p):
+				s.f.verdict[p.hash] = errMadeMeanwhile
+			case p.lone:
+				after = append(after, p)
+			default:
+				s.enforce(p)
+			}
 		}
-		if !known[en.hash].covers(valid) {
+		for _, p := range after {
+			s.enforce(p)
+		}
+	}
+	memo := map[*power]bool{}
+	for _, p := range s.list {
+		if p.by == nil && !s.stands(p, memo) {
+			s.f.verdict[p.hash] = errOutvoted
+		}
+	}
+	s.cut()
+}
+
+func (s *settler) enforce(p *power) {
+	s.inForce = append(s.inForce, p)
+	s.against[p.target] = append(s.against[p.target], p)
+}
+
+// alive reports whether all signers of a removal still were owners, as far as the
+// removals in force say.
+func (s *settler) alive(p *power) bool {
+	memo := map[*power]bool{}
+	for _, b := range p.by {
+		if !s.stands(b, memo) {
+			return false
+		}
+	}
+	return true
+}
+
+// stands reports whether one edit was signed by an owner whose admission stands and
+// whose removals, if any, knew the edit.
+func (s *settler) stands(p *power, memo map[*power]bool) bool {
+	if p.root {
+		return true
+	}
+	if v, ok := memo[p]; ok {
+		return v
+	}
+	memo[p] = false
+	id, anc := p.edit.Signer, s.anc[p.hash]
+	for _, r := range s.against[id] {
+		if !s.anc[r.hash].has(p.index) {
+			return false
+		}
+	}
+	for _, m := range s.made[id] {
+		if anc.has(m.index) && s.stands(m, memo) {
+			memo[p] = true
+			return true
+		}
+	}
+	return false
+}
+
+// madeMeanwhile reports whether a device that is removed was made an owner by somebody
+// whom the remover does not stand above: else an owner could remove another at once by an
+// edit dated back to when that one was a device.
+func (s *settler) madeMeanwhile(p *power) bool {
+	for _, m := range s.made[p.target] {
+		if !s.anc[p.hash].has(m.index) && !slices.Contains(m.family, p.edit.Signer) && s.stands(m, map[*power]bool{}) {
+			return true
+		}
+	}
+	return false
+}
+
+// cut marks the edits of removed owners that a removal in force did not know. Removals in
+// force stand nevertheless: the fold takes them without asking.
+func (s *settler) cut() {
+	var list []*entry
+	wanted := map[devices.NodeID]bits{}
+	for i, p := range s.inForce {
+		list = append(list, p.entry)
+		wanted[p.target] = wanted[p.target].with(i)
+	}
+	knownTo := s.f.knownTo(list)
+	for _, en := range s.f.order {
+		if want := wanted[en.edit.Signer]; want != nil && !knownTo[en.hash].covers(want) {
 			s.f.cut[en.hash] = true
-			continue
 		}
-		s.note(en, g)
-	}
-}
-
-// note keeps what matters for later generations.
-func (s *settler) note(en *entry, g int) {
-	s.from[en.hash] = g
-	switch en.edit.Op {
-	case OpAdmit, OpGenesis:
-		s.admit(en)
-	case OpRemove:
-		s.against[en.edit.Node] = append(s.against[en.edit.Node], en)
-	}
-}
-
-func (s *settler) admit(en *entry) {
-	pub, err := devices.ParseCompressedKey(en.edit.Key)
-	if err != nil || en.edit.Op == OpAdmit && en.edit.Role != devices.RoleOwner {
-		return
-	}
-	id := devices.NodeIDOf(pub)
-	s.keys[id] = pub
-	s.admitted[id] = append(s.admitted[id], en)
-	if _, ok := s.f.gen[id]; !ok {
-		s.next[id] = true
 	}
 }
 
@@ -142,66 +277,16 @@ func (f *folder) knownTo(list []*entry) map[Hash]bits {
 		at[en.hash] = i
 	}
 	for _, en := range slices.Backward(f.order) { // children before parents
-		mine, ok := out[en.hash]
-		i, marked := at[en.hash]
-		if !ok && !marked {
+		mine := out[en.hash]
+		if i, ok := at[en.hash]; ok {
+			mine = mine.with(i)
+		}
+		if mine == nil {
 			continue
 		}
 		for _, p := range en.edit.Parents {
-			if out[p] == nil {
-				out[p] = make(bits, len(list)/64+1)
-			}
-			for w, word := range mine {
-				out[p][w] |= word
-			}
-			if marked {
-				out[p].set(i)
-			}
+			out[p] = out[p].union(mine)
 		}
 	}
 	return out
-}
-
-// bits is a set of small numbers.
-type bits []uint64
-
-func (b bits) set(i int)      { b[i/64] |= 1 << (i % 64) }
-func (b bits) has(i int) bool { return b != nil && b[i/64]&(1<<(i%64)) != 0 }
-func (b bits) covers(other bits) bool {
-	for w, word := range other {
-		if word != 0 && (b == nil || b[w]&word != word) {
-			return false
-		}
-	}
-	return true
-}
-
-// mayRemove applies the rule of settle to one removal.
-func (f *folder) mayRemove(e Edit, m devices.Member) error {
-	if m.Role != devices.RoleOwner || e.Signer == devices.NodeID(f.r.Home) || f.gen[e.Signer] < f.gen[m.Node] {
-		return nil
-	}
-	if owners(f.r) == 1 {
-		return ErrLastOwner
-	}
-	var seniors []string
-	for id, o := range f.r.Members {
-		if o.Role == devices.RoleOwner && f.gen[id] < f.gen[m.Node] {
-			seniors = append(seniors, o.Name)
-		}
-	}
-	if len(seniors) == 0 {
-		return fmt.Errorf("%w; only the recovery code can remove the first owner", ErrSenior)
-	}
-	return fmt.Errorf("%w; do it on: %s", ErrSenior, strings.Join(slices.Sorted(slices.Values(seniors)), ", "))
-}
-
-func owners(r *devices.Roster) int {
-	n := 0
-	for m := range maps.Values(r.Members) {
-		if m.Role == devices.RoleOwner {
-			n++
-		}
-	}
-	return n
 }

@@ -91,10 +91,10 @@ func (c *cache) put(x entry, now time.Time) bool {
 	if id.kind == dns.TypePTR {
 		limit = maxInstances
 	}
-	if c.size >= maxEntries || len(set) >= limit || c.bySource[x.src] >= maxFromSource {
+	if c.bySource[x.src] >= maxFromSource || len(set) >= limit && !c.makeRoomIn(name, x.src) || c.size >= maxEntries && !c.makeRoom(x.src) {
 		return changed
 	}
-	if set == nil {
+	if set = c.byName[name]; set == nil {
 		set = map[entryKey]*entry{}
 		c.byName[name] = set
 	}
@@ -102,6 +102,61 @@ func (c *cache) put(x entry, now time.Time) bool {
 	c.size++
 	c.bySource[x.src]++
 	return true
+}
+
+// makeRoom drops one entry of the source that has the most, if that is more than the new
+// one has: who fills the cache must not keep others out until its inventions expire.
+func (c *cache) makeRoom(src netip.Addr) bool {
+	greedy, most := netip.Addr{}, c.bySource[src]+1
+	for a, n := range c.bySource {
+		if n > most {
+			greedy, most = a, n
+		}
+	}
+	for name, set := range c.byName {
+		if greedy.IsValid() && c.dropOne(name, set, greedy) {
+			return true
+		}
+	}
+	return false
+}
+
+// makeRoomIn does so among the records of one name and type.
+func (c *cache) makeRoomIn(name nameType, src netip.Addr) bool {
+	count := map[netip.Addr]int{}
+	for _, x := range c.byName[name] {
+		count[x.src]++
+	}
+	greedy, most := netip.Addr{}, count[src]+1
+	for a, n := range count {
+		if n > most {
+			greedy, most = a, n
+		}
+	}
+	return greedy.IsValid() && c.dropOne(name, c.byName[name], greedy)
+}
+
+func (c *cache) dropOne(name nameType, set map[entryKey]*entry, src netip.Addr) bool {
+	for key, x := range set {
+		if x.src == src {
+			c.remove(name, key)
+			return true
+		}
+	}
+	return false
+}
+
+func (c *cache) remove(name nameType, key entryKey) {
+	set := c.byName[name]
+	x := set[key]
+	delete(set, key)
+	if len(set) == 0 {
+		delete(c.byName, name)
+	}
+	c.size--
+	if c.bySource[x.src]--; c.bySource[x.src] <= 0 {
+		delete(c.bySource, x.src)
+	}
 }
 
 // endBy shortens a life and reports whether it did.
@@ -129,17 +184,9 @@ func (c *cache) drop(gone func(*entry) bool) bool {
 	before := c.size
 	for name, set := range c.byName {
 		for key, x := range set {
-			if !gone(x) {
-				continue
+			if gone(x) {
+				c.remove(name, key)
 			}
-			delete(set, key)
-			c.size--
-			if c.bySource[x.src]--; c.bySource[x.src] <= 0 {
-				delete(c.bySource, x.src)
-			}
-		}
-		if len(set) == 0 {
-			delete(c.byName, name)
 		}
 	}
 	return c.size != before

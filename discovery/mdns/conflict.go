@@ -1,6 +1,7 @@
 package mdns
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,9 @@ func (e *Engine) checkConflict(l link, rr dns.RR) {
 		return
 	}
 	for _, r := range e.regs {
+		if r.hostOnly {
+			continue // others hold it too
+		}
 		host := strings.EqualFold(h.Name, r.hostName()) && e.foreignAddr(l, rr)
 		inst := strings.EqualFold(h.Name, r.fullName()) && r.foreignService(rr)
 		switch {
@@ -33,7 +37,7 @@ func (e *Engine) checkConflict(l link, rr dns.RR) {
 			e.noteClash()
 			e.probe(r)
 		default:
-			e.rename(r, host)
+			e.rename(l, r, host)
 		}
 	}
 }
@@ -50,15 +54,26 @@ func (e *Engine) foreignAddr(l link, rr dns.RR) bool {
 	return ok && l.plausible(a) && !e.ownAddr(a)
 }
 
-// rename chooses the next name and probes for that: somebody else was first.
-func (e *Engine) rename(r *Registration, host bool) {
+// rename chooses the next name and probes for that: somebody else on this link was first.
+// On other links the old name ends with a goodbye; on this one its holder speaks for it.
+func (e *Engine) rename(l link, r *Registration, host bool) {
 	e.noteClash()
+	for _, o := range e.among(r.said) {
+		if o.index != l.index {
+			e.takeBack(o, r.parting(o, host))
+		}
+	}
+	clear(r.said)
 	if host {
 		r.hostTry++
 	} else {
 		r.choice++
 	}
 	r.take()
+	for e.holds(r) {
+		r.choice++
+		r.take()
+	}
 	e.log.Info("the name is taken on this network", "wanted", r.wanted.Instance, "now", r.svc.Instance, "host", r.svc.Host)
 	e.probe(r)
 }
@@ -81,20 +96,24 @@ func (e *Engine) clashPause() time.Duration {
 // say what sorts later wins, the other waits a second (section 8.2).
 func (e *Engine) tieBreak(l link, q *dns.Msg) {
 	for _, r := range e.regs {
-		if r.ready[l.index] {
-			continue // answered as a question
+		if r.hostOnly || r.ready[l.index] {
+			continue // shared, or answered as a question
 		}
 		for _, name := range []string{r.fullName(), r.hostName()} {
 			theirs, ours := about(name, q.Ns), about(name, r.probeMessage(l).Ns)
 			if len(theirs) > 0 && compareClaims(ours, theirs) < 0 {
 				e.noteClash()
-				clear(r.ready)
 				r.round++
-				e.probeAfter(r, e.allLinks(), yieldFor+e.clashPause())
+				e.probeAt(r, e.unready(r), time.Now().Add(yieldFor+e.clashPause()))
 				break
 			}
 		}
 	}
+}
+
+// unready lists the links on which the names are not ours yet.
+func (e *Engine) unready(r *Registration) []link {
+	return slices.DeleteFunc(e.allLinks(), func(l link) bool { return r.ready[l.index] })
 }
 
 func about(name string, rrs []dns.RR) []dns.RR {

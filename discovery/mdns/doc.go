@@ -3,6 +3,12 @@
 // continuously, reporting additions, updates and removals once, however many interfaces
 // a thing is heard on, and looks up host names under .local.
 //
+// The whole of it: New and Engine.Run; Announce, for a Service under a name of its own, and
+// ShareHost, for a host name that others hold as well, each give a Registration (Instance,
+// Update, Close); Browse asks for types, and what it finds goes to Run's report;
+// ResolveHost looks a name up. Names that are taken, interfaces that come and go, and the
+// pace of questions and answers are the engine's own business.
+//
 // One goroutine (Engine.Run) owns all state; Announce, Browse, ResolveHost and the methods
 // of a Registration hand it closures and may be called from anywhere. The network lies
 // below the small interface transport, so that the state machines are tested over a LAN in
@@ -18,5 +24,6 @@
 //
 // Nothing here ever asks for a unicast answer (the QU bit, section 5.4): port 5353 is shared
 // with other responders on the machine, and the kernel gives a unicast packet to only one of
-// them. Such questions of others are answered as they wish.
+// them. Such questions of others are answered as they wish. A unicast response is therefore
+// no answer to anything, and dropped: a router may have let it in.
 package mdns

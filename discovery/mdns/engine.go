@@ -43,26 +43,32 @@ type Engine struct {
 	report func(discovery.Sighting)
 
 	// All below is owned by Run.
-	agenda   agenda
-	links    map[int]link
-	ticks    int
-	looking  bool // a look is on the agenda
-	limits   limits
-	echoes   echoes
-	regs     []*Registration
-	former   map[netip.Addr]time.Time // own addresses that went a moment ago
-	clashes  []time.Time              // recent conflicts
-	lastSent map[sentKey]time.Time
-	held     map[netip.AddrPort]*heldQuery
-	cache    *cache
-	targets  map[string]bool // hosts that services in the cache name
-	browses  map[string]*browse
-	round    int // of the browses' back-off
-	pending  map[nameType]bool
-	waiters  map[string]*hostWait
-	showing  bool // a show is on the agenda
-	lastShow time.Time
-	shown    map[string]discovery.Sighting
+	agenda    agenda
+	links     map[int]link
+	ticks     int
+	looking   bool // a look is on the agenda
+	limits    limits
+	echoes    echoes
+	regs      []*Registration
+	former    map[netip.Addr]time.Time // own addresses that went a moment ago
+	clashes   []time.Time              // recent conflicts
+	lastSent  map[sentKey]time.Time
+	held      map[netip.AddrPort]*heldQuery
+	delayed   map[int]*delayed // shared answers, by interface
+	rescues   map[sentKey]bool
+	heard     map[heardKey]time.Time // questions of others
+	replies   bucket                 // unicast answers
+	outboxes  map[int]*outbox        // by interface
+	nextProbe time.Time
+	cache     *cache
+	targets   map[string]bool // hosts that services in the cache name
+	browses   map[string]*browse
+	round     int               // of the browses' back-off
+	pending   map[nameType]bool // holes asked about; false: given up for a while
+	waiters   map[string]*hostWait
+	showing   bool // a show is on the agenda
+	lastShow  time.Time
+	shown     map[string]discovery.Sighting
 }
 
 // New makes an engine; it opens no socket and starts nothing before Run.
@@ -77,6 +83,7 @@ func New(cfg Config) *Engine {
 		log: cfg.Logger, net: cfg.transport, work: make(chan func(), 64), done: make(chan struct{}),
 		links: map[int]link{}, limits: newLimits(), echoes: newEchoes(),
 		former: map[netip.Addr]time.Time{}, lastSent: map[sentKey]time.Time{}, held: map[netip.AddrPort]*heldQuery{},
+		delayed: map[int]*delayed{}, outboxes: map[int]*outbox{}, rescues: map[sentKey]bool{}, heard: map[heardKey]time.Time{},
 		cache: newCache(), targets: map[string]bool{}, browses: map[string]*browse{}, pending: map[nameType]bool{},
 		waiters: map[string]*hostWait{}, shown: map[string]discovery.Sighting{},
 	}
@@ -141,6 +148,11 @@ func (e *Engine) tick() {
 			delete(e.lastSent, k)
 		}
 	}
+	for k, at := range e.heard {
+		if now.Sub(at) > heardFor {
+			delete(e.heard, k)
+		}
+	}
 	for a, at := range e.former {
 		if now.Sub(at) > formerFor {
 			delete(e.former, a)
@@ -165,14 +177,14 @@ func (e *Engine) lookSoon() {
 // forgotten.
 func (e *Engine) look() {
 	now := e.net.links()
-	var fresh, changed, lost []link
+	var fresh, changed, before, lost []link
 	for i, l := range now {
 		old, known := e.links[i]
 		switch {
 		case !known || old.name != l.name:
 			fresh = append(fresh, l)
 		case !old.equal(l):
-			changed = append(changed, l)
+			changed, before = append(changed, l), append(before, old)
 			e.remember(old)
 		}
 	}
@@ -197,11 +209,18 @@ func (e *Engine) look() {
 	for _, r := range e.regs {
 		for _, l := range lost {
 			delete(r.ready, l.index)
+			delete(r.said, l.index)
 		}
 		e.probeOn(r, fresh)
+		for i, l := range changed {
+			if r.said[l.index] { // no cache-flush bit ends a shared address, or the last one of a family
+				e.takeBack(l, without(r.addrs(before[i]), r.addrs(l)))
+			}
+		}
 		e.announce(r, changed, announcements)
 	}
 	if len(fresh)+len(changed) > 0 {
+		clear(e.heard) // what was answered before did not reach this node
 		e.askAnew()
 	}
 }
@@ -251,11 +270,12 @@ func (e *Engine) receive(p packet) {
 	if err := m.Unpack(p.data); err != nil || m.Opcode != dns.OpcodeQuery || m.Rcode != dns.RcodeSuccess {
 		return
 	}
+	from := asker{p.src, p.unicast}
 	switch {
 	case !m.Response:
-		e.asked(l, p.src, &m)
-	case p.src.Port() == port: // section 6: others are not mDNS responders
-		e.learn(l, p.src.Addr(), &m)
+		e.asked(l, from, &m)
+	case p.src.Port() == port && !p.unicast: // section 6: others are no answers to us, who never ask for them
+		e.learn(l, from, &m)
 	}
 }
 

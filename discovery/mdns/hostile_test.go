@@ -249,7 +249,7 @@ func TestNamesRoundTrip(t *testing.T) {
 
 func TestEchoIsTakenOnce(t *testing.T) {
 	e, now := newEchoes(), time.Now()
-	p := packet{[]byte("x"), netip.MustParseAddrPort("10.0.0.1:5353"), 1}
+	p := packet{[]byte("x"), netip.MustParseAddrPort("10.0.0.1:5353"), 1, false}
 	e.sent(1, false, p.data, now)
 	e.sent(1, false, p.data, now)
 	for i, want := range []bool{true, true, false} {
@@ -272,6 +272,10 @@ func FuzzMessage(f *testing.F) {
 		announcement("TV", "hw-1.local.", "10.0.0.1", 120), announcement("TV", "hw-1.local.", "10.0.0.1", 0),
 		{Question: []dns.Question{question("_hallway._tcp.local.", dns.TypePTR), question("mine.local.", dns.TypeANY)}},
 		{MsgHdr: dns.MsgHdr{Truncated: true}, Ns: announcement("Mine", "mine.local.", "10.0.0.1", 120).Answer},
+		{Question: []dns.Question{{Name: "mine.local.", Qtype: dns.TypeA, Qclass: dns.ClassINET | flush}, question(appName+".", dns.TypeA)}},
+		{MsgHdr: dns.MsgHdr{Truncated: true}, Question: []dns.Question{question(allTypes, dns.TypePTR)}, Answer: []dns.RR{typeEnumeration()}},
+		{Answer: []dns.RR{typeEnumeration()}},
+		announcement("Mine", "mine.local.", "10.0.0.1", 0),
 	} {
 		data, err := m.Pack()
 		if err != nil {
@@ -287,23 +291,26 @@ func FuzzMessage(f *testing.F) {
 		e.report = func(sighting) {}
 		e.look()
 		e.browses["_hallway._tcp.local."] = &browse{"_hallway._tcp.local.", "_hallway._tcp.local.", "_hallway._tcp"}
-		r := &Registration{e: e, ready: map[int]bool{1: true}}
+		r := &Registration{e: e, ready: map[int]bool{1: true}, said: map[int]bool{1: true}}
 		r.want(tv("Mine", "mine"))
-		e.regs = append(e.regs, r)
+		s := &Registration{e: e, hostOnly: true, ready: map[int]bool{1: true}, said: map[int]bool{1: true}}
+		s.want(Service{Host: appName})
+		e.regs = append(e.regs, r, s)
 		off := netip.MustParseAddrPort("192.0.2.1:5353")
-		e.receive(packet{data, off, 1})
-		if e.cache.size != 0 || len(e.held) != 0 || len(e.lastSent) != 0 || len(e.limits.buckets) != 0 {
+		e.receive(packet{data, off, 1, false})
+		if e.cache.size != 0 || len(e.held)+len(e.lastSent)+len(e.limits.buckets)+len(e.delayed)+len(e.rescues)+len(e.heard) != 0 || len(h.direct) != 0 {
 			t.Fatal("a packet from off the link changed something")
 		}
 		for _, src := range []string{"10.0.0.2:5353", "10.0.0.2:4000", "[fe80::2%eth1]:5353"} {
-			e.receive(packet{data, netip.MustParseAddrPort(src), 1})
+			e.receive(packet{data, netip.MustParseAddrPort(src), 1, false})
+			e.receive(packet{data, netip.MustParseAddrPort(src), 1, true})
 		}
 		e.show()
 		for range 5 {
 			e.agenda.run(time.Now().Add(time.Hour))
 		}
-		if e.cache.size > maxEntries {
-			t.Fatal("cache too large")
+		if e.cache.size > maxEntries || len(e.heard) > maxQuestions || len(e.rescues) > 2*maxAddrs {
+			t.Fatal("something has no bound")
 		}
 	})
 }

@@ -116,7 +116,7 @@ func (h *memHost) multicast(l link, v6 bool, data []byte) {
 	n.lan.said = append(n.lan.said, said{time.Now(), h.name, &m})
 	for _, p := range n.lan.ports {
 		if _, ok := p.link.source(v6); ok {
-			p.host.in <- packet{data, netip.AddrPortFrom(src, port), p.link.index}
+			p.host.in <- packet{data, netip.AddrPortFrom(src, port), p.link.index, false}
 		}
 	}
 }
@@ -144,7 +144,7 @@ func (h *memHost) hear(t *testing.T, index int, src string, m *dns.Msg) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.in <- packet{data, netip.MustParseAddrPort(src), index}
+	h.in <- packet{data, netip.MustParseAddrPort(src), index, false}
 }
 
 // by lists what a host said, since a moment.

@@ -10,6 +10,9 @@ const (
 	// perSecond and burst bound what one source can make this node parse. A laptop that
 	// wakes up sends about 30 packets at once; floods send thousands (acceptance A33).
 	perSecond, burst = 100, 200
+	// unicastPerSecond bounds the answers to single hosts, all together: whose source was
+	// forged get at most this much. Few programs ask so, and seldom.
+	unicastPerSecond = 50
 	// maxSources bounds the table; further sources share one allowance, so that a flood
 	// from invented addresses cannot displace those already known.
 	maxSources = 512
@@ -41,6 +44,11 @@ func (l *limits) allow(src netip.Addr, now time.Time) bool {
 			l.buckets[src] = b
 		}
 	}
+	return b.take(perSecond, burst, now)
+}
+
+// take takes one token, if there is one.
+func (b *bucket) take(perSecond, burst float64, now time.Time) bool {
 	b.tokens = min(burst, b.tokens+now.Sub(b.at).Seconds()*perSecond)
 	b.at = now
 	if b.tokens < 1 {

@@ -62,11 +62,18 @@ func (l link) source(v6 bool) (netip.Addr, bool) {
 	return found, found.IsValid()
 }
 
+// addrs4 lists the IPv4 addresses of the interface.
+func (l link) addrs4() []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(l.addrs), func(p netip.Prefix) bool { return !p.Addr().Is4() })
+}
+
 // packet is one received datagram.
 type packet struct {
 	data  []byte
 	src   netip.AddrPort
 	iface int
+	// unicast: sent to this host alone. A router may have let it in, whatever its source says.
+	unicast bool
 }
 
 // transport is the network below the engine. Its methods are called from Engine.Run only.

@@ -42,17 +42,20 @@ func (e *Engine) Browse(types ...string) {
 			b := &browse{name: t + ".local.", base: base + ".local.", kind: base}
 			e.browses[lower(b.name)] = b
 		}
+		clear(e.heard) // their answers were not kept
 		e.askAnew()
 	})
 }
 
-// askAnew asks for all browsed types at once and begins the back-off anew.
+// askAnew asks for all browsed types after a short random time (section 5.2: many start
+// when the power returns) and begins the back-off anew.
 func (e *Engine) askAnew() {
 	if len(e.browses) == 0 {
 		return
 	}
 	e.round++
-	e.askTypes(e.round, firstWait)
+	round := e.round
+	e.after(jitter(delayMin, delayMax), func() { e.askTypes(round, firstWait) })
 }
 
 func (e *Engine) askTypes(round int, wait time.Duration) {
@@ -64,7 +67,7 @@ func (e *Engine) askTypes(round int, wait time.Duration) {
 		qs = append(qs, question(b.name, dns.TypePTR))
 	}
 	for _, l := range e.links {
-		e.ask(l, qs)
+		e.ask(l, e.unheard(l, qs))
 	}
 	e.after(wait+jitter(0, wait/10), func() { e.askTypes(round, min(2*wait, lastWait)) })
 }
@@ -147,7 +150,7 @@ func (e *Engine) refresh(now time.Time) {
 	})
 	for i, qs := range due {
 		if l, ok := e.links[i]; ok {
-			e.ask(l, qs)
+			e.ask(l, e.unheard(l, qs))
 		}
 	}
 }
@@ -155,7 +158,7 @@ func (e *Engine) refresh(now time.Time) {
 // fill asks for a missing record, a few times with growing pauses.
 func (e *Engine) fill(name string, t uint16) {
 	key := nameType{lower(name), t}
-	if e.pending[key] || len(e.pending) >= maxPending {
+	if _, ok := e.pending[key]; ok || len(e.pending) >= maxPending {
 		return
 	}
 	e.pending[key] = true
@@ -166,6 +169,8 @@ func (e *Engine) fill(name string, t uint16) {
 			return
 		}
 		if n == followUps {
+			e.pending[key] = false
+			e.dirty()
 			e.after(fillPause, func() { delete(e.pending, key) })
 			return
 		}

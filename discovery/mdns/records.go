@@ -43,7 +43,10 @@ func (r *Registration) txt() dns.RR {
 }
 
 // shared are the records that others may hold too.
-func (r *Registration) shared() []dns.RR {
+func (r *Registration) shared(l link) []dns.RR {
+	if r.hostOnly {
+		return r.addrs(l)
+	}
 	ptr := func(name, to string) dns.RR {
 		return &dns.PTR{Hdr: header(name, dns.TypePTR, dns.ClassINET, ttlOther), Ptr: to}
 	}
@@ -56,20 +59,27 @@ func (r *Registration) shared() []dns.RR {
 
 // unique are the records that only this host may hold, with the addresses of one link.
 func (r *Registration) unique(l link) []dns.RR {
+	if r.hostOnly {
+		return nil
+	}
 	return append([]dns.RR{r.srv(), r.txt()}, r.addrs(l)...)
 }
 
 // addrs are the host's address records on one link: the addresses of that interface only.
 func (r *Registration) addrs(l link) []dns.RR {
 	var out []dns.RR
+	class := uint16(dns.ClassINET | flush)
+	if r.hostOnly {
+		class = dns.ClassINET
+	}
 	for _, p := range l.addrs {
 		a := p.Addr()
 		switch {
 		case a.IsLoopback() && !l.loopback || len(out) == maxAddrs:
 		case a.Is4():
-			out = append(out, &dns.A{Hdr: header(r.hostName(), dns.TypeA, dns.ClassINET|flush, ttlHost), A: a.AsSlice()})
+			out = append(out, &dns.A{Hdr: header(r.hostName(), dns.TypeA, class, ttlHost), A: a.AsSlice()})
 		default:
-			out = append(out, &dns.AAAA{Hdr: header(r.hostName(), dns.TypeAAAA, dns.ClassINET|flush, ttlHost), AAAA: a.AsSlice()})
+			out = append(out, &dns.AAAA{Hdr: header(r.hostName(), dns.TypeAAAA, class, ttlHost), AAAA: a.AsSlice()})
 		}
 	}
 	return out

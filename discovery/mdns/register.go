@@ -2,6 +2,7 @@ package mdns
 
 import (
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,34 +38,57 @@ func ServiceOf(a discovery.Announcement) Service {
 	}
 }
 
-// Registration is a service in the engine's care. Its methods may be called from any
-// goroutine.
+// Registration is a service, or a shared host name, in the engine's care. Its methods may
+// be called from any goroutine.
 type Registration struct {
 	e    *Engine
 	name atomic.Pointer[string]
 
 	// Owned by the engine's goroutine.
-	svc     Service
-	wanted  Service      // the names wanted at first
-	choice  int          // 1 for the wanted instance name, 2 for "TV (2)"
-	hostTry int          // likewise for the host
-	ready   map[int]bool // links on which the names are ours: probed and announced
-	round   int          // of probing; a timer of an older round does nothing
-	version int          // of the records; a delayed answer of an older one is not sent
-	closed  bool
+	svc      Service
+	hostOnly bool         // a shared host name (ShareHost): no service, nothing unique
+	wanted   Service      // the names wanted at first
+	choice   int          // 1 for the wanted instance name, 2 for "TV (2)"
+	hostTry  int          // likewise for the host
+	ready    map[int]bool // links on which the names are ours: probed and announced
+	said     map[int]bool // links that have heard the names as they are now
+	round    int          // of probing; a timer of an older round does nothing
+	version  int          // of the records; a repetition of an older one is not sent
+	closed   bool
+}
+
+func (e *Engine) register(s Service, hostOnly bool) *Registration {
+	r := &Registration{e: e, hostOnly: hostOnly, ready: map[int]bool{}, said: map[int]bool{}}
+	r.want(s)
+	e.do(func() {
+		for e.holds(r) {
+			r.choice++
+			r.take()
+		}
+		e.regs = append(e.regs, r)
+		e.probe(r)
+	})
+	return r
 }
 
 // Announce probes for the service's names and announces it, under another name such as
 // "TV (2)" if the name is taken (RFC 6763 appendix D). It may be called before Run, and
 // returns at once; others see the service about a second later.
-func (e *Engine) Announce(s Service) *Registration {
-	r := &Registration{e: e, ready: map[int]bool{}}
-	r.want(s)
-	e.do(func() {
-		e.regs = append(e.regs, r)
-		e.probe(r)
+func (e *Engine) Announce(s Service) *Registration { return e.register(s, false) }
+
+// ShareHost makes a host name lead to this node as well as to whoever else shares it: its
+// addresses are shared records (RFC 6762 section 2), announced without probing and without
+// the cache-flush bit, so that no holder ends another's. Update and Close work as for a
+// service; Update looks at Service.Host only. It may be called before Run.
+func (e *Engine) ShareHost(name string) *Registration {
+	return e.register(Service{Host: strings.TrimSuffix(name, ".")}, true)
+}
+
+// holds reports whether another service here has the instance name of r.
+func (e *Engine) holds(r *Registration) bool {
+	return !r.hostOnly && slices.ContainsFunc(e.regs, func(o *Registration) bool {
+		return o != r && !o.hostOnly && strings.EqualFold(o.fullName(), r.fullName())
 	})
-	return r
 }
 
 // want sets the service anew, with the names that were asked for.
@@ -96,13 +120,19 @@ func (r *Registration) Update(s Service) {
 		if s.Instance != r.wanted.Instance || s.Host != r.wanted.Host || s.Type != r.wanted.Type {
 			r.e.goodbye(r)
 			r.want(s)
+			for r.e.holds(r) {
+				r.choice++
+				r.take()
+			}
 			r.e.probe(r)
 			return
 		}
-		before := r.shared()
+		before := r.shared(link{})
 		r.wanted = s
 		r.take()
-		r.e.withdraw(r, without(before, r.shared()))
+		for _, l := range r.readyLinks() {
+			r.e.takeBack(l, without(before, r.shared(link{})))
+		}
 		r.e.announce(r, r.readyLinks(), announcements)
 	})
 }
@@ -117,10 +147,13 @@ func (r *Registration) Close() {
 	})
 }
 
-func (r *Registration) readyLinks() []link {
+func (r *Registration) readyLinks() []link { return r.e.among(r.ready) }
+
+// among lists the links that are still there.
+func (e *Engine) among(set map[int]bool) []link {
 	var out []link
-	for i := range r.ready {
-		if l, ok := r.e.links[i]; ok {
+	for i := range set {
+		if l, ok := e.links[i]; ok {
 			out = append(out, l)
 		}
 	}
@@ -131,19 +164,23 @@ func (r *Registration) readyLinks() []link {
 func (e *Engine) probe(r *Registration) {
 	clear(r.ready)
 	r.round++
-	e.probeAfter(r, e.allLinks(), jitter(0, probeEvery)+e.clashPause())
+	e.probeAt(r, e.allLinks(), e.probeStart(e.clashPause()))
 }
 
 // probeOn does so on links that are new, and leaves the others as they are.
 func (e *Engine) probeOn(r *Registration, links []link) {
 	if len(links) > 0 && !r.closed {
-		e.probeAfter(r, links, jitter(0, probeEvery))
+		e.probeAt(r, links, e.probeStart(0))
 	}
 }
 
-// probeAfter asks three times (RFC 6762 section 8.1), then claims the names on these links.
-func (e *Engine) probeAfter(r *Registration, links []link, wait time.Duration) {
-	round := r.round
+// probeAt asks three times (RFC 6762 section 8.1), then claims the names on these links.
+// What is shared needs no asking.
+func (e *Engine) probeAt(r *Registration, links []link, at time.Time) {
+	round, first := r.round, 0
+	if r.hostOnly {
+		first = probes
+	}
 	var step func(n int)
 	step = func(n int) {
 		if r.round != round || r.closed {
@@ -155,17 +192,19 @@ func (e *Engine) probeAfter(r *Registration, links []link, wait time.Duration) {
 		})
 		if n == probes {
 			for _, l := range here {
-				r.ready[l.index] = true
+				r.ready[l.index], r.said[l.index] = true, true
 			}
 			e.announce(r, here, announcements)
 			return
 		}
 		for _, l := range here {
-			e.send(l, r.probeMessage(e.links[l.index]))
+			o := e.post(l.index)
+			o.probes = append(o.probes, r)
 		}
-		e.after(probeEvery, func() { step(n + 1) })
+		at = at.Add(probeEvery)
+		e.agenda.add(at, func() { step(n + 1) })
 	}
-	e.after(wait, func() { step(0) })
+	e.agenda.add(at, func() { step(first) })
 }
 
 // probeMessage asks for everything under our names and states what we would say
@@ -188,7 +227,8 @@ func (e *Engine) announce(r *Registration, links []link, times int) {
 		if !ok || !r.ready[l.index] {
 			continue
 		}
-		e.respond(now, append(r.shared(), r.unique(now)...), nil)
+		o := e.post(l.index)
+		o.news = append(o.news, append(r.shared(now), r.unique(now)...)...)
 	}
 	if times > 1 && len(links) > 0 {
 		e.after(announceEvery, func() {
@@ -199,37 +239,43 @@ func (e *Engine) announce(r *Registration, links []link, times int) {
 	}
 }
 
-// goodbye takes the records back (section 10.1); a host's addresses go with the last
-// service on it.
+// goodbye takes the records back (section 10.1) where they were heard; a host's addresses
+// go with the last registration on it.
 func (e *Engine) goodbye(regs ...*Registration) {
 	leaving := map[*Registration]bool{}
 	for _, r := range regs {
 		leaving[r] = true
 	}
+	said := map[int][]dns.RR{}
 	for _, r := range regs {
 		r.version++
-		mine := func(rr dns.RR) bool { return rr.Header().Name == allTypes }
-		rrs := append(slices.DeleteFunc(r.shared(), mine), r.srv(), r.txt())
-		e.withdraw(r, rrs)
 		stays := slices.ContainsFunc(e.regs, func(o *Registration) bool {
 			return !leaving[o] && lower(o.hostName()) == lower(r.hostName())
 		})
-		if stays {
-			continue
+		for _, l := range e.among(r.said) {
+			said[l.index] = append(said[l.index], r.parting(l, !stays)...)
 		}
-		for _, l := range r.readyLinks() {
-			e.takeBack(l, r.addrs(l))
-		}
+		clear(r.said)
+	}
+	for i, rrs := range said {
+		e.takeBack(e.links[i], once(rrs))
 	}
 }
 
-// withdraw takes records back on every link that has heard them.
-func (e *Engine) withdraw(r *Registration, rrs []dns.RR) {
-	for _, l := range r.readyLinks() {
-		e.takeBack(l, rrs)
+// parting are the records that end with the registration. That the type exists is for
+// other holders of the type to say.
+func (r *Registration) parting(l link, withHost bool) []dns.RR {
+	var out []dns.RR
+	for _, rr := range append(r.shared(l), r.unique(l)...) {
+		_, isAddr := rrAddr(rr)
+		if rr.Header().Name != allTypes && (withHost || !isAddr) {
+			out = append(out, rr)
+		}
 	}
+	return out
 }
 
+// takeBack says goodbye for records on a link.
 func (e *Engine) takeBack(l link, rrs []dns.RR) {
 	if len(rrs) == 0 {
 		return
@@ -238,6 +284,10 @@ func (e *Engine) takeBack(l link, rrs []dns.RR) {
 	for _, rr := range rrs {
 		c := dns.Copy(rr)
 		c.Header().Ttl = 0
+		if m.Len()+dns.Len(c) > maxPacket {
+			e.send(l, m)
+			m = response()
+		}
 		m.Answer = append(m.Answer, c)
 		delete(e.lastSent, sentKey{l.index, identity(rr)})
 	}

@@ -2,17 +2,13 @@ package mdns
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
 const (
-	// resendAfter: a record is multicast at most once a second on a link, but after a
-	// quarter of that in defence against a probe (RFC 6762 section 6).
-	resendAfter, defendAfter = time.Second, 250 * time.Millisecond
-	// shared answers are delayed so that many responders do not collide (section 6).
-	delayMin, delayMax = 20 * time.Millisecond, 120 * time.Millisecond
 	// a question whose known answers continue in further packets waits for them (7.2).
 	holdMin, holdMax = 400 * time.Millisecond, 500 * time.Millisecond
 	// maxHeld and maxKnown bound what such questions make us keep.
@@ -23,15 +19,34 @@ const (
 	legacyTTL = 10
 )
 
-// sentKey: what was multicast where.
-type sentKey struct {
-	iface int
-	rr    recordID
+// asker is where a query came from, and how.
+type asker struct {
+	src     netip.AddrPort
+	unicast bool // not to the group
+}
+
+// families are a bit set; every multicast goes to each family that a link has.
+type families uint8
+
+func (a asker) family() families {
+	if a.src.Addr().Unmap().Is4() {
+		return 1
+	}
+	return 2
+}
+
+func (l link) families() (f families) {
+	if _, ok := l.source(false); ok {
+		f |= 1
+	}
+	if _, ok := l.source(true); ok {
+		f |= 2
+	}
+	return f
 }
 
 // heldQuery waits for the rest of its known answers.
 type heldQuery struct {
-	l     link
 	msg   *dns.Msg
 	known []dns.RR
 }
@@ -42,39 +57,12 @@ func response() *dns.Msg {
 	return m
 }
 
-// respond multicasts records, in as many packets as they need; extras only where there is
-// room.
-func (e *Engine) respond(l link, answers, extras []dns.RR) {
-	now := time.Now()
-	m, size := response(), 12
-	flushOut := func() {
-		if len(m.Answer) > 0 {
-			e.send(l, m)
-		}
-	}
-	for _, rr := range answers {
-		n := dns.Len(rr)
-		if size+n > maxPacket {
-			flushOut()
-			m, size = response(), 12
-		}
-		m.Answer, size = append(m.Answer, rr), size+n
-		e.lastSent[sentKey{l.index, identity(rr)}] = now
-	}
-	for _, rr := range without(extras, answers) {
-		if n := dns.Len(rr); size+n <= maxPacket {
-			m.Extra, size = append(m.Extra, rr), size+n
-		}
-	}
-	flushOut()
-}
-
 // asked takes a query: a probe, a question, or the rest of one.
-func (e *Engine) asked(l link, src netip.AddrPort, q *dns.Msg) {
+func (e *Engine) asked(l link, from asker, q *dns.Msg) {
 	if len(q.Question) > maxQuestions {
 		return
 	}
-	if h := e.held[src]; h != nil && len(q.Question) == 0 {
+	if h := e.held[from.src]; h != nil && len(q.Question) == 0 {
 		if len(h.known)+len(q.Answer) <= maxKnown {
 			h.known = append(h.known, q.Answer...)
 		}
@@ -83,90 +71,99 @@ func (e *Engine) asked(l link, src netip.AddrPort, q *dns.Msg) {
 	if len(q.Ns) > 0 {
 		e.tieBreak(l, q)
 	}
-	if q.Truncated && src.Port() == port && e.held[src] == nil && len(e.held) < maxHeld {
-		h := &heldQuery{l: l, msg: q, known: q.Answer}
-		e.held[src] = h
+	e.overhear(l, from, q)
+	if q.Truncated && from.src.Port() == port && e.held[from.src] == nil && len(e.held) < maxHeld {
+		h := &heldQuery{msg: q, known: q.Answer}
+		e.held[from.src] = h
 		e.after(jitter(holdMin, holdMax), func() {
-			delete(e.held, src)
+			delete(e.held, from.src)
 			h.msg.Answer = h.known
 			if now, ok := e.links[l.index]; ok {
-				e.answer(now, src, h.msg)
+				e.answer(now, from, h.msg)
 			}
 		})
 		return
 	}
-	e.answer(l, src, q)
+	e.answer(l, from, q)
 }
 
-// answer replies to a query with what is registered here.
-func (e *Engine) answer(l link, src netip.AddrPort, q *dns.Msg) {
+// answer replies to a query with what is registered here: one answer for all of it.
+func (e *Engine) answer(l link, from asker, q *dns.Msg) {
+	legacy := from.src.Port() != port
+	var found matches
 	for _, r := range e.regs {
 		if !r.ready[l.index] {
 			continue
 		}
-		if src.Port() != port {
-			e.answerLegacy(l, src, q, r)
-			continue
-		}
-		pause := resendAfter
-		if len(q.Ns) > 0 {
-			pause = defendAfter
-		}
-		var found matches
 		for _, qu := range q.Question {
+			switch {
+			case legacy:
+				qu.Qclass &^= flush
+			case from.unicast:
+				qu.Qclass |= flush // section 5.5: as if a unicast answer were asked for
+			}
 			found.add(e, r, qu, l)
 		}
-		if direct := suppress(found.direct, q.Answer); len(direct) > 0 {
-			m := response()
-			m.Answer = direct
-			e.unicast(l, src, m)
-		}
-		if now := e.fresh(l.index, suppress(found.unique, q.Answer), pause); len(now) > 0 {
-			e.respond(l, now, found.extra)
-		}
-		if later := e.fresh(l.index, suppress(found.shared, q.Answer), pause); len(later) > 0 {
-			e.answerLater(l, r, later, found.extra)
-		}
 	}
-}
-
-// answerLater sends shared records after a short random time. What another question asks
-// meanwhile comes with this.
-func (e *Engine) answerLater(l link, r *Registration, later, extra []dns.RR) {
-	version := r.version
-	for _, rr := range later {
-		e.lastSent[sentKey{l.index, identity(rr)}] = time.Now()
+	if legacy {
+		e.answerLegacy(l, from.src, q, found)
+		return
 	}
-	e.after(jitter(delayMin, delayMax), func() {
-		if r.version == version && r.ready[l.index] {
-			e.respond(l, later, extra)
-		}
-	})
+	known := knownTTLs(q.Answer)
+	if direct := whole(found.direct, known.has); len(direct) > 0 {
+		e.unicast(l, from.src, response(), direct, whole(found.extra, known.has))
+	}
+	pause := resendAfter
+	if len(q.Ns) > 0 {
+		pause = defendAfter
+	}
+	recent := func(rr dns.RR) bool { return known.has(rr) || e.sentWithin(l, rr, pause) }
+	if now := whole(found.unique, recent); len(now) > 0 {
+		e.respond(l, now, found.extra)
+	}
+	if later := whole(found.shared, recent); len(later) > 0 {
+		e.answerLater(l, from, later, found.extra)
+	}
 }
 
 // answerLegacy serves a plain DNS resolver that asked the group (section 6.7).
-func (e *Engine) answerLegacy(l link, src netip.AddrPort, q *dns.Msg, r *Registration) {
-	var found matches
-	for _, qu := range q.Question {
-		qu.Qclass &^= flush
-		found.add(e, r, qu, l)
+func (e *Engine) answerLegacy(l link, src netip.AddrPort, q *dns.Msg, found matches) {
+	plain := func(rrs []dns.RR) (out []dns.RR) {
+		for _, rr := range rrs {
+			c := dns.Copy(rr)
+			c.Header().Class &^= flush
+			c.Header().Ttl = min(c.Header().Ttl, legacyTTL)
+			out = append(out, c)
+		}
+		return out
+	}
+	answers := plain(once(append(found.unique, found.shared...)))
+	if len(answers) == 0 {
+		return
 	}
 	m := response()
 	m.Id, m.Question = q.Id, q.Question
-	for _, rr := range append(found.unique, found.shared...) {
-		c := dns.Copy(rr)
-		c.Header().Class &^= flush
-		c.Header().Ttl = min(c.Header().Ttl, legacyTTL)
-		m.Answer = append(m.Answer, c)
-	}
-	if len(m.Answer) > 0 {
-		e.unicast(l, src, m)
-	}
+	e.unicast(l, src, m, answers, plain(once(found.extra)))
 }
 
-// unicast answers one asker. The limit per source and the on-link check bound what a
-// forged source address can make us send.
-func (e *Engine) unicast(l link, to netip.AddrPort, m *dns.Msg) {
+// unicast answers one asker in one packet, as far as it holds (section 7.2 does not
+// apply). The on-link check and the limits bound what a forged source can make us send.
+func (e *Engine) unicast(l link, to netip.AddrPort, m *dns.Msg, answers, extras []dns.RR) {
+	if !e.replies.take(unicastPerSecond, unicastPerSecond, time.Now()) {
+		return
+	}
+	size := 12
+	for _, q := range m.Question {
+		size += len(q.Name) + 6
+	}
+	for _, rr := range answers {
+		if n := dns.Len(rr); size+n <= maxPacket {
+			m.Answer, size = append(m.Answer, rr), size+n
+		} else {
+			m.Truncated = m.Id != 0 // only a plain resolver can ask again by other means
+		}
+	}
+	m.Extra = fitting(without(extras, m.Answer), &size)
 	m.Compress = true
 	if data, err := m.Pack(); err == nil && len(data) <= maxPacket {
 		e.net.unicast(l, to, data)
@@ -184,18 +181,14 @@ func (f *matches) add(e *Engine, r *Registration, q dns.Question, l link) {
 	unique, shared, extra := r.match(q, l)
 	if q.Qclass&flush != 0 {
 		// Section 5.4: by unicast, unless the group has not heard it for a quarter of its life.
-		recent := func(rr dns.RR) bool {
-			at, ok := e.lastSent[sentKey{l.index, identity(rr)}]
-			return ok && time.Since(at) < time.Duration(rr.Header().Ttl)*time.Second/4
-		}
-		unique, shared = f.split(unique, recent), f.split(shared, recent)
+		unique, shared = f.split(e, l, unique), f.split(e, l, shared)
 	}
 	f.unique, f.shared, f.extra = append(f.unique, unique...), append(f.shared, shared...), append(f.extra, extra...)
 }
 
-func (f *matches) split(rrs []dns.RR, direct func(dns.RR) bool) (rest []dns.RR) {
+func (f *matches) split(e *Engine, l link, rrs []dns.RR) (rest []dns.RR) {
 	for _, rr := range rrs {
-		if direct(rr) {
+		if e.sentWithin(l, rr, time.Duration(rr.Header().Ttl)*time.Second/4) {
 			f.direct = append(f.direct, rr)
 		} else {
 			rest = append(rest, rr)
@@ -208,23 +201,25 @@ func (f *matches) split(rrs []dns.RR, direct func(dns.RR) bool) (rest []dns.RR) 
 func (r *Registration) match(q dns.Question, l link) (unique, shared, extra []dns.RR) {
 	is := func(t uint16) bool { return q.Qtype == t || q.Qtype == dns.TypeANY }
 	name := lower(q.Name)
-	if is(dns.TypePTR) {
-		for _, rr := range r.shared() {
-			if lower(rr.Header().Name) == name {
-				shared = append(shared, rr)
-				if name != allTypes {
-					extra = r.unique(l)
-				}
-			}
+	for _, rr := range r.shared(l) {
+		if !is(rr.Header().Rrtype) || lower(rr.Header().Name) != name {
+			continue
+		}
+		shared = append(shared, rr)
+		if name != allTypes && !r.hostOnly {
+			extra = r.unique(l)
 		}
 	}
 	var all []dns.RR
-	switch name {
-	case lower(r.fullName()):
+	switch {
+	case r.hostOnly: // what else the others have is not ours to say
+	case name == lower(r.fullName()):
 		all, extra = []dns.RR{r.srv(), r.txt()}, r.addrs(l)
-	case lower(r.hostName()):
+	case name == lower(r.hostName()):
 		all = r.addrs(l)
-	default:
+		extra = all // section 6.2: the other family comes along
+	}
+	if len(all) == 0 {
 		return nil, shared, extra
 	}
 	var types []uint16
@@ -240,35 +235,71 @@ func (r *Registration) match(q dns.Question, l link) (unique, shared, extra []dn
 	return unique, shared, extra
 }
 
-// suppress leaves out what the asker knows with at least half its life left (section 7.1).
-func suppress(rrs, known []dns.RR) []dns.RR {
-	if len(rrs) == 0 || len(known) == 0 {
-		return rrs
-	}
-	have := map[recordID]uint32{}
-	for _, k := range known {
-		have[identity(k)] = k.Header().Ttl
-	}
-	var out []dns.RR
+// knownAnswers are the TTLs of what an asker knows.
+type knownAnswers map[recordID]uint32
+
+func knownTTLs(rrs []dns.RR) knownAnswers {
+	k := knownAnswers{}
 	for _, rr := range rrs {
-		if ttl, ok := have[identity(rr)]; !ok || ttl < rr.Header().Ttl/2 {
-			out = append(out, rr)
-		}
+		k[identity(rr)] = rr.Header().Ttl
 	}
-	return out
+	return k
 }
 
-// fresh leaves out what was multicast on this link a moment ago.
-func (e *Engine) fresh(iface int, rrs []dns.RR, pause time.Duration) []dns.RR {
+// has reports whether the asker knows a record with at least half its life left (7.1).
+func (k knownAnswers) has(rr dns.RR) bool {
+	if len(k) == 0 {
+		return false
+	}
+	ttl, ok := k[identity(rr)]
+	return ok && ttl >= rr.Header().Ttl/2
+}
+
+// whole leaves out what may be skipped, each record once. A set of unique records is
+// skipped or kept as a whole: half of it with the cache-flush bit would end the other
+// half in every cache (section 10.2).
+func whole(rrs []dns.RR, skip func(dns.RR) bool) []dns.RR {
+	needed, seen := map[nameType]bool{}, map[recordID]bool{}
+	for _, rr := range rrs {
+		if unique(rr) && !skip(rr) {
+			needed[setOf(rr)] = true
+		}
+	}
 	var out []dns.RR
-	now := time.Now()
-	seen := map[recordID]bool{}
 	for _, rr := range rrs {
 		id := identity(rr)
-		if !seen[id] && now.Sub(e.lastSent[sentKey{iface, id}]) >= pause {
+		if !seen[id] && (needed[setOf(rr)] || !unique(rr) && !skip(rr)) {
 			out = append(out, rr)
 		}
 		seen[id] = true
 	}
 	return out
+}
+
+// once drops repetitions.
+func once(rrs []dns.RR) []dns.RR { return whole(rrs, func(dns.RR) bool { return false }) }
+
+func unique(rr dns.RR) bool { return rr.Header().Class&flush != 0 }
+
+func setOf(rr dns.RR) nameType { return nameType{lower(rr.Header().Name), rr.Header().Rrtype} }
+
+// fitting lists the sets of records that still find room in a packet.
+func fitting(rrs []dns.RR, size *int) []dns.RR {
+	room := map[nameType]int{}
+	for _, rr := range rrs {
+		room[setOf(rr)] += dns.Len(rr)
+	}
+	return slices.DeleteFunc(slices.Clone(rrs), func(rr dns.RR) bool {
+		switch n := room[setOf(rr)]; {
+		case n == 0: // came in with the first of its set
+			return false
+		case n < 0 || *size+n > maxPacket:
+			room[setOf(rr)] = -1 // stays out with the first
+			return true
+		default:
+			*size += n
+			room[setOf(rr)] = 0
+			return false
+		}
+	})
 }

@@ -18,24 +18,31 @@ const showEvery = 50 * time.Millisecond
 
 // learn takes the records of a response that somebody here wants: pointers of browsed
 // types, their services, and the hosts of those.
-func (e *Engine) learn(l link, src netip.Addr, m *dns.Msg) {
+func (e *Engine) learn(l link, from asker, m *dns.Msg) {
 	now := time.Now()
-	all := slices.Concat(m.Answer, m.Ns, m.Extra)
+	all := slices.DeleteFunc(slices.Concat(m.Answer, m.Ns, m.Extra), hollow)
 	changed := false
 	for _, wanted := range []func(dns.RR) bool{e.wantsPointer, e.wantsService, e.wantsAddr} {
 		for _, rr := range all {
 			if rr.Header().Class&^flush == dns.ClassINET && wanted(rr) {
-				changed = e.store(l, src, rr, now) || changed
+				changed = e.store(l, from.src.Addr(), rr, now) || changed
 			}
 		}
 	}
 	for _, rr := range all {
 		e.checkConflict(l, rr)
+		e.heardAnswer(l, from.family(), rr)
 	}
 	if changed {
 		e.dirty()
 	}
 	e.wakeWaiters()
+}
+
+// hollow reports a record without its data, which the parser lets through (an update of
+// RFC 2136 has such): it would name a service or a host that has no name.
+func hollow(rr dns.RR) bool {
+	return rr.Header().Rdlength == 0 && rr.Header().Rrtype != dns.TypeTXT
 }
 
 func (e *Engine) wantsPointer(rr dns.RR) bool {
@@ -60,10 +67,13 @@ func (e *Engine) wantsService(rr dns.RR) bool {
 	return false
 }
 
+// wantsAddr takes addresses of hosts that services name, that are being looked up, or that
+// were: what becomes of a cached address must not be missed.
 func (e *Engine) wantsAddr(rr dns.RR) bool {
 	_, ok := rrAddr(rr)
 	name := lower(rr.Header().Name)
-	return ok && (e.targets[name] || e.waiters[name] != nil)
+	return ok && (e.targets[name] || e.waiters[name] != nil ||
+		e.cache.byName[nameType{name, dns.TypeA}] != nil || e.cache.byName[nameType{name, dns.TypeAAAA}] != nil)
 }
 
 // store puts one wanted record into the cache and reports whether anything changed.
@@ -157,12 +167,14 @@ func (e *Engine) resolve(b *browse, inst string, now time.Time) (discovery.Sight
 	if len(srvs) == 0 {
 		e.fill(inst, dns.TypeSRV)
 	}
-	if len(srvs) == 0 || len(txts) == 0 {
+	if len(srvs) == 0 || len(txts) == 0 && !e.hasNoText(inst) {
 		return s, false
 	}
 	srv := newest(srvs).rr.(*dns.SRV)
 	s.Host = unescape(strings.TrimSuffix(srv.Target, "."))
-	s.Text = unescapeText(newest(txts).rr.(*dns.TXT).Txt)
+	if len(txts) > 0 {
+		s.Text = unescapeText(newest(txts).rr.(*dns.TXT).Txt)
+	}
 	for _, a := range e.addrsOf(srv.Target, now) {
 		s.Addrs = append(s.Addrs, netip.AddrPortFrom(a, srv.Port))
 	}
@@ -172,6 +184,14 @@ func (e *Engine) resolve(b *browse, inst string, now time.Time) (discovery.Sight
 		return s, false
 	}
 	return s, true
+}
+
+// hasNoText reports whether a service was asked for its TXT record in vain: that means
+// the same as an empty one (RFC 6763 section 6.1).
+func (e *Engine) hasNoText(inst string) bool {
+	asking, ok := e.pending[nameType{lower(inst), dns.TypeTXT}]
+	_, shown := e.shown[lower(inst)]
+	return ok && !asking || shown
 }
 
 func newest(list []*entry) *entry {

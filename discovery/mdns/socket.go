@@ -33,14 +33,15 @@ type sockets struct {
 	v6             *ipv6.PacketConn
 	raw            []net.PacketConn
 	group4, group6 *net.UDPAddr
-	in4, in6       map[int]bool // groups joined, by interface
+	in4            map[int][]netip.Prefix // groups joined, by interface, with its addresses then
+	in6            map[int]bool
 	watch          watcher
 	wg             sync.WaitGroup
 }
 
 func newSockets(cfg Config) *sockets {
 	return &sockets{
-		cfg: cfg, log: cfg.Logger, in4: map[int]bool{}, in6: map[int]bool{},
+		cfg: cfg, log: cfg.Logger, in4: map[int][]netip.Prefix{}, in6: map[int]bool{},
 		group4: &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: port},
 		group6: &net.UDPAddr{IP: net.ParseIP("ff02::fb"), Port: port},
 	}
@@ -75,7 +76,7 @@ func (s *sockets) open4(ctx context.Context, lc net.ListenConfig, out chan<- pac
 	}
 	p := ipv4.NewPacketConn(c)
 	err = errors.Join(
-		p.SetControlMessage(ipv4.FlagInterface, true),
+		p.SetControlMessage(ipv4.FlagInterface|ipv4.FlagDst, true),
 		p.SetMulticastTTL(hops), p.SetTTL(hops),
 		p.SetMulticastLoopback(true)) // other agents and avahi may share this machine
 	if err != nil {
@@ -83,12 +84,12 @@ func (s *sockets) open4(ctx context.Context, lc net.ListenConfig, out chan<- pac
 	}
 	s.v4, s.raw = p, append(s.raw, c)
 	s.wg.Go(func() {
-		read(func(b []byte) (int, int, net.Addr, error) {
+		read(func(b []byte) (int, arrival, net.Addr, error) {
 			n, cm, src, err := p.ReadFrom(b)
 			if cm == nil {
-				return n, 0, src, err
+				return n, arrival{}, src, err
 			}
-			return n, cm.IfIndex, src, err
+			return n, arrival{cm.IfIndex, cm.Dst}, src, err
 		}, out)
 	})
 	return nil
@@ -101,7 +102,7 @@ func (s *sockets) open6(ctx context.Context, lc net.ListenConfig, out chan<- pac
 	}
 	p := ipv6.NewPacketConn(c)
 	err = errors.Join(
-		p.SetControlMessage(ipv6.FlagInterface, true),
+		p.SetControlMessage(ipv6.FlagInterface|ipv6.FlagDst, true),
 		p.SetMulticastHopLimit(hops), p.SetHopLimit(hops),
 		p.SetMulticastLoopback(true))
 	if err != nil {
@@ -109,23 +110,29 @@ func (s *sockets) open6(ctx context.Context, lc net.ListenConfig, out chan<- pac
 	}
 	s.v6, s.raw = p, append(s.raw, c)
 	s.wg.Go(func() {
-		read(func(b []byte) (int, int, net.Addr, error) {
+		read(func(b []byte) (int, arrival, net.Addr, error) {
 			n, cm, src, err := p.ReadFrom(b)
 			if cm == nil {
-				return n, 0, src, err
+				return n, arrival{}, src, err
 			}
-			return n, cm.IfIndex, src, err
+			return n, arrival{cm.IfIndex, cm.Dst}, src, err
 		}, out)
 	})
 	return nil
 }
 
+// arrival is the interface and the destination of a packet, as far as the system tells.
+type arrival struct {
+	iface int
+	dst   net.IP
+}
+
 // read hands packets on until the socket is closed. An engine that cannot keep up loses
 // packets here, as it would in the system's own queue.
-func read(from func([]byte) (n, iface int, src net.Addr, err error), out chan<- packet) {
+func read(from func([]byte) (n int, at arrival, src net.Addr, err error), out chan<- packet) {
 	buf := make([]byte, maxDatagram)
 	for {
-		n, iface, src, err := from(buf)
+		n, at, src, err := from(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -134,7 +141,7 @@ func read(from func([]byte) (n, iface int, src net.Addr, err error), out chan<- 
 			continue
 		}
 		select {
-		case out <- packet{slices.Clone(buf[:n]), udp.AddrPort(), iface}:
+		case out <- packet{slices.Clone(buf[:n]), udp.AddrPort(), at.iface, len(at.dst) > 0 && !at.dst.IsMulticast()}:
 		default:
 		}
 	}
@@ -169,14 +176,20 @@ func (s *sockets) links() map[int]link {
 			out[i.Index] = l
 		}
 	}
-	for _, joined := range []map[int]bool{s.in4, s.in6} {
-		for i := range joined {
-			if _, ok := out[i]; !ok {
-				delete(joined, i) // gone: join anew when it returns
-			}
+	leave(s.in4, out, func(i *net.Interface) error { return s.v4.LeaveGroup(i, s.group4) })
+	leave(s.in6, out, func(i *net.Interface) error { return s.v6.LeaveGroup(i, s.group6) })
+	return out
+}
+
+// leave forgets the interfaces that went, to join anew when they return. The system keeps
+// the membership of one that is gone for good, and allows 20 for a socket.
+func leave[T any](joined map[int]T, there map[int]link, group func(*net.Interface) error) {
+	for i := range joined {
+		if _, ok := there[i]; !ok {
+			delete(joined, i)
+			_ = group(&net.Interface{Index: i}) // it may have ended with the interface
 		}
 	}
-	return out
 }
 
 func (s *sockets) wanted(i net.Interface) bool {
@@ -204,10 +217,16 @@ func (s *sockets) describe(i net.Interface, notYet map[netip.Addr]bool) link {
 	return l
 }
 
+// join is called at every look. Linux forgets the groups of an interface with its last IPv4
+// address, but not that this socket is in them: after each change of addresses it leaves
+// and joins.
 func (s *sockets) join(i net.Interface, l link) {
-	if _, ok := l.source(false); ok && !s.in4[i.Index] {
-		err := s.v4.JoinGroup(&i, s.group4)
-		s.in4[i.Index] = s.joined(err, i.Name)
+	if own := l.addrs4(); !slices.Equal(own, s.in4[i.Index]) {
+		delete(s.in4, i.Index)
+		_ = s.v4.LeaveGroup(&i, s.group4) // it may have been in none
+		if len(own) > 0 && s.joined(s.v4.JoinGroup(&i, s.group4), i.Name) {
+			s.in4[i.Index] = own
+		}
 	}
 	if _, ok := l.source(true); ok && !s.in6[i.Index] {
 		err := s.v6.JoinGroup(&i, s.group6)

@@ -1,5 +1,5 @@
 // Command testreport reads `go test -json` and prints what a person wants to know: a line
-// for each package, the output of tests that failed, every attempt and skip, and a summary.
+// for each package, the output of tests that failed, every attempt, figure and skip, and a summary.
 // It exits 1 if anything failed.
 package main
 
@@ -61,7 +61,7 @@ func (r *report) take(e event) {
 	switch e.Action {
 	case "output":
 		r.output[key] = append(r.output[key], e.Output)
-		if strings.Contains(e.Output, "attempt ") {
+		if strings.Contains(e.Output, "attempt ") || strings.Contains(e.Output, "measured: ") {
 			fmt.Print(e.Output)
 		}
 	case "build-output":

@@ -60,6 +60,9 @@ type Factory struct {
 	cert webrtc.Certificate
 	port *port
 	err  error
+
+	mu   sync.Mutex
+	legs map[*Leg]struct{} // living ones
 }
 
 // New makes a factory.
@@ -67,7 +70,7 @@ func New(cfg Config) *Factory {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Factory{cfg: cfg}
+	return &Factory{cfg: cfg, legs: map[*Leg]struct{}{}}
 }
 
 // NewLeg implements sessions.Media.
@@ -84,7 +87,18 @@ func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
 		f.port.release()
 		return nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
-	return newLeg(f, pc, cfg), nil
+	l := newLeg(f, pc, cfg)
+	f.mu.Lock()
+	f.legs[l] = struct{}{}
+	f.mu.Unlock()
+	return l, nil
+}
+
+func (f *Factory) forget(l *Leg) {
+	f.mu.Lock()
+	delete(f.legs, l)
+	f.mu.Unlock()
+	f.port.release()
 }
 
 // payload types are fixed, so that both sides agree without surprises; RFC 3551 names

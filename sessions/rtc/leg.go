@@ -25,20 +25,23 @@ type Leg struct {
 	connected chan struct{}
 	failed    chan struct{} // closed when the leg failed by itself
 	closed    chan struct{}
+	broken    chan struct{} // holds one signal that the path was lost
 	once      struct{ connected, failed, closed sync.Once }
 	wg        sync.WaitGroup
 	closeErr  error // written once, inside once.closed
 
-	mu     sync.Mutex
-	order  []string // kinds, in the order of the media sections
-	tracks map[string]*track
-	media  map[string]sessions.MediaState
-	err    error
-	begun  bool // Start was called
-	source sessions.Source
-	sink   sessions.Sink
-	frees  []func() // of the source
-	recv   map[string]*counter
+	mu      sync.Mutex
+	order   []string // kinds, in the order of the media sections
+	tracks  map[string]*track
+	media   map[string]sessions.MediaState
+	err     error
+	begun   bool                       // Start was called
+	reoffer *webrtc.SessionDescription // of Restart, until it is answered
+	offerer bool                       // made the first offer
+	source  sessions.Source
+	sink    sessions.Sink
+	frees   []func() // of the source
+	recv    map[string]*counter
 }
 
 func newLeg(f *Factory, pc *webrtc.PeerConnection, cfg sessions.LegConfig) *Leg {
@@ -48,7 +51,7 @@ func newLeg(f *Factory, pc *webrtc.PeerConnection, cfg sessions.LegConfig) *Leg 
 	}
 	l := &Leg{
 		f: f, pc: pc, cfg: cfg, log: log,
-		started: make(chan struct{}), connected: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}),
+		started: make(chan struct{}), connected: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}, 1),
 		tracks: map[string]*track{}, media: map[string]sessions.MediaState{}, recv: map[string]*counter{"audio": {}, "video": {}},
 	}
 	pc.OnConnectionStateChange(l.onState)
@@ -60,6 +63,13 @@ func (l *Leg) onState(s webrtc.PeerConnectionState) {
 	switch s {
 	case webrtc.PeerConnectionStateConnected:
 		l.once.connected.Do(func() { close(l.connected) })
+	case webrtc.PeerConnectionStateDisconnected:
+		l.mu.Lock()
+		ours := l.offerer // both sides notice: one of them is enough
+		l.mu.Unlock()
+		if ours {
+			l.breaks()
+		}
 	case webrtc.PeerConnectionStateFailed:
 		l.fail(fmt.Errorf("%w: the other device stopped answering", sessions.ErrMediaFailed))
 	default:
@@ -148,7 +158,7 @@ func (l *Leg) Close() error {
 				l.closeErr = err
 			}
 		}
-		l.f.port.release()
+		l.f.forget(l)
 	})
 	return l.closeErr
 }

@@ -39,6 +39,7 @@ func (l *Leg) addTransceiver(kind string, codecs []webrtc.RTPCodecParameters) er
 func (l *Leg) Offer(ctx context.Context) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.offerer = true
 	var dirs []profiles.Direction
 	for _, kind := range []string{"audio", "video"} {
 		m := l.want(kind)
@@ -66,14 +67,26 @@ func (l *Leg) local(ctx context.Context, d webrtc.SessionDescription, dirs []pro
 	if err := l.pc.SetLocalDescription(d); err != nil {
 		return "", fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
-	select {
-	case <-gathered:
-	case <-ctx.Done():
-		return "", ctx.Err()
-	case <-l.closed:
-		return "", sessions.ErrMediaFailed
+	if err := l.gathered(ctx, gathered); err != nil {
+		return "", err
 	}
-	sdp := l.pc.LocalDescription().SDP
+	return l.written(l.pc.LocalDescription().SDP, dirs)
+}
+
+func (l *Leg) gathered(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.closed:
+		return sessions.ErrMediaFailed
+	}
+}
+
+// written is our description as the other side gets it.
+func (l *Leg) written(sdp string, dirs []profiles.Direction) (string, error) {
+	sdp = addLinkLocal(sdp, l.f.port.linkLocal())
 	if !strings.Contains(sdp, "a=candidate:") {
 		return "", fmt.Errorf("%w: this device has no network address that may carry media; check the cable or Wi-Fi and the setting interfaces", sessions.ErrMediaFailed)
 	}
@@ -89,6 +102,7 @@ func (l *Leg) Answer(ctx context.Context, offer []byte) ([]byte, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.reoffer = nil // theirs is here first
 	dirs, reject, err := l.choose(sections)
 	if err != nil {
 		return nil, err
@@ -183,6 +197,9 @@ func (l *Leg) SetAnswer(_ context.Context, answer []byte) error {
 			return fmt.Errorf("%w: the answer has its media in another order", sessions.ErrMediaFailed)
 		}
 		l.agreed(s, agree(l.want(s.kind).Direction, s.direction))
+	}
+	if err := l.adopt(); err != nil {
+		return err
 	}
 	clean, names := sift(setDirections(string(answer), sendRecv(len(sections))))
 	err = l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: clean})

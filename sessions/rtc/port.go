@@ -67,7 +67,14 @@ func (p *port) GetListenAddresses() []net.Addr {
 		return nil
 	}
 	var out []net.Addr
-	for _, a := range p.addresses() {
+	now := p.addresses()
+	for a, m := range p.muxes {
+		if !slices.Contains(now, a) { // another address came in its place
+			_ = m.Close()
+			delete(p.muxes, a)
+		}
+	}
+	for _, a := range now {
 		m := p.muxes[a]
 		if m == nil {
 			m = p.open(a)
@@ -101,7 +108,11 @@ func (p *port) open(a netip.Addr) *ice.UDPMuxDefault {
 		_ = conn.Close()
 		return nil
 	}
-	m := ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn, Net: network, Logger: p.log})
+	var packets net.PacketConn = conn
+	if a.Zone() != "" {
+		packets = linkConn{conn}
+	}
+	m := ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: packets, Net: network, Logger: p.log})
 	if p.muxes == nil {
 		p.muxes = map[netip.Addr]*ice.UDPMuxDefault{}
 	}
@@ -139,9 +150,36 @@ func (p *port) RemoveConnByUfrag(ufrag string) {
 	}
 }
 
-// addresses of the interfaces that may carry media. Link-local IPv6 needs a zone, which a
-// candidate cannot name (RFC 8839 section 5.1), so it is left out; loopback is used only
-// when named.
+// linkConn is a socket on a link-local address. It is bound to the link, so its peers need
+// no zone; without one they compare equal to their candidates, which cannot name a zone.
+type linkConn struct{ *net.UDPConn }
+
+// ReadFromAddrPort implements ice.AddrPortReaderWriter.
+func (c linkConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	n, from, err := c.ReadFromUDPAddrPort(b)
+	return n, netip.AddrPortFrom(from.Addr().WithZone(""), from.Port()), err
+}
+
+// WriteToAddrPort implements ice.AddrPortReaderWriter.
+func (c linkConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	return c.WriteToUDPAddrPort(b, to)
+}
+
+// linkLocal lists the sockets on link-local IPv6 addresses.
+func (p *port) linkLocal() []netip.AddrPort {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []netip.AddrPort
+	for a, m := range p.muxes {
+		if u, ok := m.LocalAddr().(*net.UDPAddr); ok && a.Zone() != "" {
+			out = append(out, netip.AddrPortFrom(a.WithZone(""), u.AddrPort().Port()))
+		}
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	return out
+}
+
+// addresses of the interfaces that may carry media; loopback is used only when named.
 func (p *port) addresses() []netip.Addr {
 	all, err := net.Interfaces()
 	if err != nil {
@@ -157,10 +195,16 @@ func (p *port) addresses() []netip.Addr {
 		if err != nil {
 			continue
 		}
-		for _, a := range addrs {
-			if n, err := netip.ParsePrefix(a.String()); err == nil && !n.Addr().IsLinkLocalUnicast() || err == nil && n.Addr().Is4() {
-				out = append(out, n.Addr().Unmap())
+		for _, x := range addrs {
+			n, err := netip.ParsePrefix(x.String())
+			if err != nil {
+				continue
 			}
+			a := n.Addr().Unmap()
+			if a.Is6() && a.IsLinkLocalUnicast() {
+				a = a.WithZone(i.Name)
+			}
+			out = append(out, a)
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -152,6 +153,29 @@ func rejectSections(raw string, reject []bool) string {
 		}
 	}
 	return strings.Join(append([]string{strings.Join(session, "\r\n")}, out...), "\r\nm=") + "\r\n"
+}
+
+// linkPriority is that of a host candidate (RFC 8445 section 5.1.2.1) which is tried after
+// the others: they work across links, too.
+const linkPriority = 126<<24 | 1<<8 | 255
+
+// addLinkLocal writes the candidates that the ICE library keeps to itself: on a network
+// without a router link-local addresses are all there is. They go into the first section.
+func addLinkLocal(raw string, at []netip.AddrPort) string {
+	if len(at) == 0 {
+		return raw
+	}
+	end := len(raw)
+	if first := strings.Index(raw, "\r\nm="); first >= 0 {
+		if second := strings.Index(raw[first+2:], "\r\nm="); second >= 0 {
+			end = first + 2 + second + 2
+		}
+	}
+	var lines strings.Builder
+	for i, a := range at {
+		fmt.Fprintf(&lines, "a=candidate:%d 1 udp %d %s %d typ host\r\n", 9000+i, linkPriority, a.Addr(), a.Port())
+	}
+	return raw[:end] + lines.String() + raw[end:]
 }
 
 // agree gives the direction that both sides want, seen from us.

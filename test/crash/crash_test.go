@@ -5,6 +5,7 @@ package crash
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -36,11 +37,12 @@ type state struct {
 	epoch  uint64 // of the roster
 	rooms  int
 	record uint64 // sequence of the own record
+	log    int    // entries of the own log, each with its blob
 	fails  bool   // a window is open
 }
 
 func (s state) String() string {
-	return fmt.Sprintf("key=%v epoch=%d rooms=%d record=%d window=%v", s.key, s.epoch, s.rooms, s.record, s.fails)
+	return fmt.Sprintf("key=%v epoch=%d rooms=%d record=%d log=%d window=%v", s.key, s.epoch, s.rooms, s.record, s.log, s.fails)
 }
 
 // program is a seeded list of steps; the first ones make or join a home.
@@ -48,7 +50,7 @@ func program(seed uint64) []string {
 	r := mrand.New(mrand.NewPCG(seed, 7)) //nolint:gosec // a test program, no secret
 	list := []string{"key", []string{"create", "join"}[r.IntN(2)]}
 	for len(list) < steps {
-		list = append(list, []string{"room", "record", "window", "close"}[r.IntN(4)])
+		list = append(list, []string{"room", "record", "message", "window", "close"}[r.IntN(5)])
 	}
 	if list[1] == "join" { // a device that only joined may not edit
 		for i, s := range list {
@@ -74,6 +76,8 @@ func model(s state, step string) state {
 		s.rooms++
 	case "record":
 		s.record++
+	case "message":
+		s.log++
 	case "window":
 		s.fails = true
 	case "close":
@@ -134,6 +138,12 @@ func do(step string, i int, store *devices.Store, key *ecdsa.PrivateKey, log *tr
 		return log.SetRoom(key, fmt.Sprintf("Room %d", i))
 	case "record":
 		return mesh.Publish("device", map[int]int{1: i})
+	case "message":
+		ref, err := mesh.PutBlob(fmt.Appendf(nil, "message %d", i))
+		if err != nil {
+			return err
+		}
+		return mesh.Append("message", i, ref)
 	case "window":
 		_, err := pairing.OpenWindow(store, "123123123", 0)
 		return err
@@ -201,9 +211,25 @@ func onDisk(dir string) (s state, err error) {
 	for _, r := range mesh.Records() {
 		s.record = r.Sequence
 	}
+	if s.log, err = messages(mesh); err != nil {
+		return s, err
+	}
 	w, err := pairing.RestoreWindow(store)
 	s.fails = w != nil
 	return s, err
+}
+
+// messages counts log entries; each must have its blob.
+func messages(mesh *overlay.Mesh) (int, error) {
+	list, err := mesh.Entries("message")
+	for _, r := range list {
+		for _, ref := range r.Blobs {
+			if _, err := mesh.Blob(context.Background(), ref.Hash); err != nil {
+				return 0, fmt.Errorf("entry %d: %w", r.Sequence, err)
+			}
+		}
+	}
+	return len(list), err
 }
 
 func TestMain(m *testing.M) {
@@ -274,7 +300,7 @@ func TestKilledAtAnyWritePoint(t *testing.T) {
 		}
 	}
 	t.Logf("killed at %v", seen)
-	for _, p := range []string{"at store.create.before", "at node.key.before", "at roster.create.after", "at roster.adopt.before", "at record.write.after", "at pairing.open.before", "at roster.name.before"} {
+	for _, p := range []string{"at store.create.before", "at node.key.before", "at roster.create.after", "at roster.adopt.before", "at record.write.after", "at log.append.before", "at blob.put.after", "at pairing.open.before", "at roster.name.before"} {
 		if seen[p] == 0 {
 			t.Errorf("no process was killed %s", p)
 		}

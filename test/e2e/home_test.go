@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hallway-home/hallway/firmware"
 	"github.com/hallway-home/hallway/test/netlab"
 )
 
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "hallway-e2e")
 	if err == nil {
 		binary = filepath.Join(dir, "hallway")
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=e2e", "-o", binary, "../../cmd/hallway")
+		cmd := exec.Command("go", firmware.BuildArgs("e2e", binary)...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		cmd.Stderr = os.Stderr
 		err = cmd.Run()
@@ -89,6 +90,13 @@ func newNode(t testing.TB, l *netlab.Lab, name, class, room string, args ...stri
 	if err != nil {
 		t.Fatal(err)
 	}
+	return nodeOn(t, h, class, room, args...)
+}
+
+// nodeOn prepares an agent on a host that is there already; both have one name.
+func nodeOn(t testing.TB, h *netlab.Host, class, room string, args ...string) *node {
+	t.Helper()
+	name := h.Name
 	n := &node{t: t, name: name, dir: t.TempDir(), host: h}
 	n.args = append([]string{"up", "--data", n.dir, "--name", name, "--class", class, "--room", room, "--log-level", "debug"}, args...)
 	t.Cleanup(func() {

@@ -54,3 +54,13 @@ func (l *Lab) MustHost(t TB, name string) *Host {
 	}
 	return h
 }
+
+// MustHostOn is HostOn for tests.
+func (l *Lab) MustHostOn(t TB, s *Segment, name string, f Families) *Host {
+	t.Helper()
+	h, err := l.HostOn(s, name, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}

@@ -34,21 +34,25 @@ const (
 // ErrUnsupported says that this machine cannot make namespaces.
 var ErrUnsupported = errors.New("network namespaces need root and the program ip (Debian: apt install iproute2)")
 
-// Lab is one private network.
+// Lab is one private network, or several with a router between them.
 type Lab struct {
-	name  string
-	mu    sync.Mutex
-	hosts []*Host
+	name     string
+	mu       sync.Mutex
+	hosts    []*Host // routers too
+	segments []*Segment
+	cut      bool // the bridge of cut-off hosts exists
 }
 
-// Host is one namespace on the lab's bridge, with one interface, eth0.
+// Host is one namespace with an interface on a segment, eth0; Attach adds more.
 type Host struct {
-	Name string // as given
-	NS   string // namespace
-	IPv4 string
-	IPv6 string // a unique local address; a link-local one exists as well
-	port string // its end at the bridge
-	lab  *Lab
+	Name     string // as given
+	NS       string // namespace
+	IPv4     string // of eth0; empty without
+	IPv6     string // of eth0: a unique local address; a link-local one exists as well
+	lab      *Lab
+	number   int
+	families Families
+	cables   []cable
 }
 
 // ip runs the ip command.
@@ -72,17 +76,15 @@ func New() (*Lab, error) {
 	var tag [3]byte
 	_, _ = rand.Read(tag[:]) // never fails (crypto/rand)
 	l := &Lab{name: fmt.Sprintf("%s-%d-%s", prefix, os.Getpid(), hex.EncodeToString(tag[:]))}
-	for _, cmd := range [][]string{
-		{"netns", "add", l.name},
-		{"-n", l.name, "link", "set", "lo", "up"},
-		// Snooping would want a querier; without one it drops multicast after a while.
-		{"-n", l.name, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"},
-		{"-n", l.name, "link", "set", "br0", "up"},
-	} {
+	for _, cmd := range [][]string{{"netns", "add", l.name}, {"-n", l.name, "link", "set", "lo", "up"}} {
 		if err := ip(cmd...); err != nil {
 			_ = l.Close()
 			return nil, errors.Join(ErrUnsupported, err)
 		}
+	}
+	if _, err := l.Segment(); err != nil {
+		_ = l.Close()
+		return nil, errors.Join(ErrUnsupported, err)
 	}
 	return l, nil
 }
@@ -102,39 +104,48 @@ func sweep() {
 	}
 }
 
-// Host adds a host with IPv4, IPv6 and a link-local address, ready at once.
-func (l *Lab) Host(name string) (*Host, error) {
+// Host adds a host to the first segment with IPv4, IPv6 and a link-local address, ready
+// at once.
+func (l *Lab) Host(name string) (*Host, error) { return l.HostOn(l.segments[0], name, Both) }
+
+// HostOn adds a host to a segment with some families of addresses.
+func (l *Lab) HostOn(s *Segment, name string, f Families) (*Host, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	h, err := l.namespace(name, f)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.attach(s, h.number); err != nil {
+		return nil, err
+	}
+	h.IPv4, h.IPv6 = h.cables[0].ipv4, h.cables[0].ipv6
+	return h, nil
+}
+
+// namespace makes a host without interfaces; mu is held.
+func (l *Lab) namespace(name string, f Families) (*Host, error) {
 	n := len(l.hosts) + 1
 	if n > MaxHosts {
 		return nil, fmt.Errorf("a lab has at most %d hosts", MaxHosts)
 	}
-	h := &Host{
-		Name: name, NS: fmt.Sprintf("%s-%d", l.name, n), port: fmt.Sprintf("p%d", n), lab: l,
-		IPv4: fmt.Sprintf("10.77.0.%d", n), IPv6: fmt.Sprintf("fd77::%x", n),
-	}
+	h := &Host{Name: name, NS: fmt.Sprintf("%s-%d", l.name, n), lab: l, number: n, families: f}
 	if err := ip("netns", "add", h.NS); err != nil {
 		return nil, err
 	}
 	l.hosts = append(l.hosts, h)
-	for _, cmd := range [][]string{
-		// No duplicate address detection: addresses are usable without waiting.
-		{"netns", "exec", h.NS, "sh", "-c", "for k in all/accept_dad default/accept_dad default/dad_transmits; do echo 0 > /proc/sys/net/ipv6/conf/$k; done 2>/dev/null; :"},
-		{"-n", h.NS, "link", "set", "lo", "up"},
-		{"-n", h.NS, "link", "add", "eth0", "type", "veth", "peer", "name", h.port, "netns", l.name},
-		{"-n", l.name, "link", "set", h.port, "master", "br0", "up"},
-		{"-n", h.NS, "addr", "add", h.IPv4 + "/24", "dev", "eth0"},
-		{"-n", h.NS, "link", "set", "eth0", "up"},
-		{"-n", h.NS, "addr", "add", h.IPv6 + "/64", "dev", "eth0", "nodad"},
-		// A home has a router; here it does not answer.
-		{"-n", h.NS, "route", "add", "default", "via", "10.77.0.254"},
-	} {
-		if err := ip(cmd...); err != nil {
-			return nil, err
-		}
+	// No duplicate address detection: addresses are usable without waiting.
+	set := map[string]string{"all/accept_dad": "0", "default/accept_dad": "0", "default/dad_transmits": "0"}
+	if f == IPv4Only {
+		set["all/disable_ipv6"], set["default/disable_ipv6"] = "1", "1"
 	}
-	return h, nil
+	script := ""
+	for k, v := range set {
+		script += "echo " + v + " > /proc/sys/net/ipv6/conf/" + k + "; "
+	}
+	return h, errors.Join(
+		ip("netns", "exec", h.NS, "sh", "-c", "{ "+script+"} 2>/dev/null; :"),
+		ip("-n", h.NS, "link", "set", "lo", "up"))
 }
 
 // Command prepares a program on the host. It dies with this process, and with ctx, then
@@ -146,12 +157,6 @@ func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.C
 	cmd.WaitDelay = stopGrace
 	return cmd
 }
-
-// Down pulls the host's cable; Up plugs it in again.
-func (h *Host) Down() error { return ip("-n", h.lab.name, "link", "set", h.port, "down") }
-
-// Up plugs the cable in.
-func (h *Host) Up() error { return ip("-n", h.lab.name, "link", "set", h.port, "up") }
 
 // end kills what still runs in a namespace, and only that: `ip netns pids` lists nothing else.
 func end(ns string) {

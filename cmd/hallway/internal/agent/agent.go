@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +25,8 @@ import (
 	"github.com/hallway-home/hallway/devices/trust"
 	"github.com/hallway-home/hallway/discovery"
 	"github.com/hallway-home/hallway/discovery/mdns"
+	"github.com/hallway-home/hallway/discovery/ssdp"
+	"github.com/hallway-home/hallway/discovery/wsd"
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 	"github.com/hallway-home/hallway/sessions/media"
@@ -53,7 +57,10 @@ type Agent struct {
 	listen  netip.AddrPort
 	dir     *devices.Directory
 	mdns    *mdns.Engine
+	ssdp    *ssdp.Source
+	wsd     *wsd.Source
 	tracker *discovery.Tracker
+	media   *rtc.Factory
 	sip     *sessions.Agent
 
 	mu      sync.Mutex
@@ -62,6 +69,7 @@ type Agent struct {
 	pair    api.PairState
 	subs    map[chan api.Event]struct{}
 	joining sync.Mutex // one joining at a time
+
 }
 
 // Run is one agent from its start to its end.
@@ -94,7 +102,11 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 		return nil, err
 	}
 	a.self = devices.NodeIDOf(&a.key.PublicKey)
-	if a.roster, err = trust.OpenLog(a.store); err != nil {
+	awake, err := overlay.LastHomeTime(a.store)
+	if err != nil {
+		return nil, err
+	}
+	if a.roster, err = trust.OpenLog(a.store, trust.Options{HomeTime: a.homeTime, AwakeUntil: awake}); err != nil {
 		return nil, err
 	}
 	a.mesh, err = overlay.New(overlay.Config{
@@ -108,7 +120,7 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 	}
 	a.dir = devices.NewDirectory(a.self)
 	a.tracker = discovery.NewTracker()
-	a.mdns = mdns.New(mdns.Config{Interfaces: cfg.Interfaces, Logger: a.log})
+	a.openDiscovery()
 	if a.window, err = pairing.RestoreWindow(a.store); err != nil {
 		return nil, err
 	}
@@ -126,13 +138,13 @@ func (a *Agent) openSessions() error {
 	if sink.Pipeline, err = a.cfg.SinkPipeline(); err != nil {
 		return err
 	}
-	factory := rtc.New(rtc.Config{Endpoint: media.NewBox(source, sink, a.log), Interfaces: a.cfg.Interfaces, Logger: a.log})
+	a.media = rtc.New(rtc.Config{Endpoint: media.NewBox(source, sink, a.log), Interfaces: a.cfg.Interfaces, Logger: a.log})
 	auto := a.profile.Behaviour.AutoAnswer
 	if a.cfg.AutoAnswer != "profile" {
 		auto = a.cfg.AutoAnswer == "yes"
 	}
 	a.sip, err = sessions.New(sessions.Config{
-		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: factory,
+		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media, Policy: a,
 		Behaviour: a.profile.Behaviour, Capability: a.profile.Capabilities, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
 		Examine: a.answerDoctor,
 	})
@@ -155,12 +167,13 @@ func (a *Agent) run(ctx context.Context) error {
 	start := func(f func(context.Context) error) { base.Go(func() error { return f(bctx) }) }
 	start(a.dir.Run)
 	start(a.mesh.Run)
-	start(func(ctx context.Context) error { return a.mdns.Run(ctx, a.sighted) })
+	start(a.discover)
 	start(a.followRoster)
 	start(a.followRecords)
 	start(a.followLive)
 	start(a.keepOwnRecord)
-	start(a.keepAnnounced)
+	start(a.followAddresses)
+	start(a.reviewRoster)
 	calls, cctx := errgroup.WithContext(inner)
 	context.AfterFunc(bctx, stopInner)
 	calls.Go(func() error { return a.sip.Run(cctx) })
@@ -173,37 +186,6 @@ func (a *Agent) run(ctx context.Context) error {
 	err = calls.Wait()
 	stopOuter()
 	return errors.Join(err, base.Wait())
-}
-
-// sighted takes what discovery sees: members are dialled, the rest is listed.
-func (a *Agent) sighted(s discovery.Sighting) {
-	if !a.tracker.Take(s) {
-		return
-	}
-	if n, err := discovery.ParseNeighbour(s); err == nil && !s.Gone && n.Prefix != [8]byte(a.self[:8]) {
-		a.mesh.HintPrefix(n.Prefix, n.Addrs)
-	}
-	a.listForeign()
-}
-
-// listForeign gives the directory everything that is no member; only what proved its
-// key over TLS is one, whatever it announces.
-func (a *Agent) listForeign() {
-	r := a.roster.Roster()
-	a.dir.SetForeign(a.tracker.Foreign(func(n discovery.Neighbour) bool {
-		if n.Prefix == [8]byte(a.self[:8]) {
-			return true
-		}
-		if r == nil {
-			return false
-		}
-		for id := range r.Members {
-			if [8]byte(id[:8]) == n.Prefix {
-				return true
-			}
-		}
-		return false
-	}))
 }
 
 func (a *Agent) followRoster(ctx context.Context) error {
@@ -233,7 +215,7 @@ func (a *Agent) followRecords(ctx context.Context) error {
 }
 
 func (a *Agent) takeRecord(r overlay.Record) {
-	if r.Kind != overlay.KindDevice {
+	if r.Kind != overlay.KindDevice || r.Gone() {
 		return
 	}
 	d, err := overlay.DecodeDevice(r)
@@ -256,11 +238,27 @@ func (a *Agent) followLive(ctx context.Context) error {
 	}
 }
 
+// restAfter: this long after the last call ended, its memory goes back to the system.
+const restAfter = 2 * time.Second
+
 func (a *Agent) followCalls(ctx context.Context) error {
-	for c := range a.sip.Watch(ctx) {
-		a.publish(api.Event{Kind: "call", Call: &c})
+	calls := a.sip.Watch(ctx)
+	rest := time.NewTimer(restAfter) // a start leaves garbage too
+	defer rest.Stop()
+	for {
+		select {
+		case c, ok := <-calls:
+			if !ok {
+				return nil
+			}
+			a.publish(api.Event{Kind: "call", Call: &c})
+			rest.Reset(restAfter)
+		case <-rest.C:
+			if !slices.ContainsFunc(a.sip.Calls(), func(c sessions.CallInfo) bool { return c.State != sessions.StateEnded }) {
+				debug.FreeOSMemory() // the runtime by itself would keep it for minutes; on a small machine others need it
+			}
+		}
 	}
-	return nil
 }
 
 // home returns the roster, or says that there is none.

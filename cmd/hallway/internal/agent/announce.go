@@ -44,6 +44,7 @@ func (a *Agent) keepAnnounced(ctx context.Context) error {
 	a.mdns.Browse(append([]string{discovery.Type}, discovery.ForeignTypes()...)...)
 	now := a.service()
 	reg := a.mdns.Announce(now)
+	var app *mdns.Registration // while this node belongs to a home
 	tick := time.NewTicker(lookEvery / 4)
 	defer tick.Stop()
 	for {
@@ -54,6 +55,13 @@ func (a *Agent) keepAnnounced(ctx context.Context) error {
 			if s := a.service(); !reflect.DeepEqual(s, now) {
 				now = s
 				reg.Update(s)
+			}
+			switch r := a.roster.Roster(); {
+			case app == nil && r.Has(a.self):
+				app = a.mdns.ShareHost(r.Home.AppHost())
+			case app != nil && !r.Has(a.self):
+				app.Close()
+				app = nil
 			}
 		}
 	}
@@ -71,6 +79,9 @@ func (a *Agent) keepOwnRecord(ctx context.Context) error {
 			now := a.ownRecord()
 			if published == nil {
 				published = a.storedRecord()
+			}
+			if published != nil && len(now.Addrs) == 0 {
+				now.Addrs = published.Addrs // without an address nobody is told, and others should not forget
 			}
 			if published == nil || !reflect.DeepEqual(*published, now) {
 				if err := a.mesh.Publish(overlay.KindDevice, now); err != nil {

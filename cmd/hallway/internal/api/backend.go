@@ -25,13 +25,7 @@ type Backend interface {
 	Answer(id string) error
 	Decline(id string) error
 	Hangup(id string) error
-	CreateHome(name string) (recovery string, err error)
-	Home() (Home, error)
-	Remove(slug string) error
-	Rename(slug, name, room string) error
-	SetRoom(name string) error
-	SetGroup(slug, name string, members []string) error
-	SetPerson(slug, name string, phones []string) error
+	HomeBackend
 	OpenPairing(minutes int) (PairState, error)
 	ClosePairing() error
 	Pairing() PairState
@@ -54,25 +48,6 @@ type Status struct {
 	URI     string         `json:"uri,omitempty" doc:"SIP URI of this device"`
 	Since   time.Time      `json:"since"`
 	PID     int            `json:"pid"`
-}
-
-// Home is what this node knows of its home.
-type Home struct {
-	ID      devices.HomeID `json:"id"`
-	Name    string         `json:"name"`
-	Domain  string         `json:"domain"`
-	Epoch   uint64         `json:"epoch" doc:"number of roster edits"`
-	Members []Member       `json:"members"`
-}
-
-// Member is one node of the home.
-type Member struct {
-	Slug  string         `json:"slug"`
-	Name  string         `json:"name"`
-	Room  string         `json:"room,omitempty"`
-	Class devices.Class  `json:"class"`
-	Role  devices.Role   `json:"role"`
-	Node  devices.NodeID `json:"node"`
 }
 
 // PairState is an open window on a new device, or the last one.

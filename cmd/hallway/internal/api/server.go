@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -40,11 +42,11 @@ func statusOf(err error) int {
 	switch {
 	case is(sessions.ErrUnknown, sessions.ErrNoSuchCall, trust.ErrNotFound):
 		return http.StatusNotFound
-	case is(trust.ErrNotOwner, trust.ErrLastOwner, trust.ErrRemoved, pairing.ErrWrongCode):
+	case is(trust.ErrNotOwner, trust.ErrLastOwner, trust.ErrRemoved, trust.ErrSenior, trust.ErrNoSecond, trust.ErrRecovery, pairing.ErrWrongCode):
 		return http.StatusForbidden
 	case is(trust.ErrNoHome, sessions.ErrNoHome, trust.ErrHomeExists, sessions.ErrNotRinging, sessions.ErrAlone, pairing.ErrBusy, pairing.ErrClosed, trust.ErrFull):
 		return http.StatusConflict
-	case is(pairing.ErrCode, ErrInput):
+	case is(pairing.ErrCode, trust.ErrCode, trust.ErrEditForm, trust.ErrEditSize, trust.ErrRule, ErrInput):
 		return http.StatusUnprocessableEntity
 	case is(sessions.ErrTooMany, pairing.ErrGuessing):
 		return http.StatusTooManyRequests
@@ -63,6 +65,10 @@ func problem(err error) error {
 }
 
 type out[T any] struct{ Body T }
+
+// reply is what huma sees of every out: each type it is instantiated for costs 20 kB of
+// program.
+type reply struct{ Body any }
 
 type none struct{}
 
@@ -93,8 +99,22 @@ func op(id, method, path, summary string) huma.Operation {
 	return huma.Operation{OperationID: id, Method: method, Path: prefix + path, Summary: summary, MaxBodyBytes: maxRequest}
 }
 
+// answer registers a route that returns a T, and describes it as such.
+func answer[I, T any](a huma.API, o huma.Operation, f func(context.Context, *I) (*out[T], error)) {
+	field, _ := reflect.TypeFor[out[T]]().FieldByName("Body")
+	schema := huma.SchemaFromField(a.OpenAPI().Components.Schemas, field, o.OperationID+"Response")
+	o.Responses = map[string]*huma.Response{strconv.Itoa(http.StatusOK): {Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}}
+	huma.Register(a, o, func(ctx context.Context, in *I) (*reply, error) {
+		v, err := f(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		return &reply{v.Body}, nil
+	})
+}
+
 func get[T any](a huma.API, id, path, summary string, f func() (T, error)) {
-	huma.Register(a, op(id, http.MethodGet, path, summary), func(context.Context, *struct{}) (*out[T], error) {
+	answer(a, op(id, http.MethodGet, path, summary), func(context.Context, *struct{}) (*out[T], error) {
 		v, err := f()
 		return &out[T]{v}, problem(err)
 	})
@@ -114,17 +134,17 @@ func reads(a huma.API, b Backend) {
 		p, err := profiles.All()
 		return Profiles{p}, err
 	})
-	huma.Register(a, op("resolve", http.MethodGet, "/resolve/{slug}", "What a name means now"), func(_ context.Context, in *bySlug) (*out[devices.Resolution], error) {
+	answer(a, op("resolve", http.MethodGet, "/resolve/{slug}", "What a name means now"), func(_ context.Context, in *bySlug) (*out[devices.Resolution], error) {
 		r, ok := b.Directory().Resolve(devices.Slug(in.Slug))
 		if !ok {
 			return nil, problem(fmt.Errorf("%q: %w", in.Slug, trust.ErrNotFound))
 		}
 		return &out[devices.Resolution]{r}, nil
 	})
-	huma.Register(a, op("doctor", http.MethodGet, "/doctor", "What the agent finds wrong"), func(ctx context.Context, _ *struct{}) (*out[[]Check], error) {
+	answer(a, op("doctor", http.MethodGet, "/doctor", "What the agent finds wrong"), func(ctx context.Context, _ *struct{}) (*out[[]Check], error) {
 		return &out[[]Check]{orEmpty(b.Doctor(ctx))}, nil
 	})
-	huma.Register(a, op("diagnose", http.MethodGet, "/doctor/call", "Whether one device can call another, leg by leg; nobody is rung"), func(ctx context.Context, in *struct {
+	answer(a, op("diagnose", http.MethodGet, "/doctor/call", "Whether one device can call another, leg by leg; nobody is rung"), func(ctx context.Context, in *struct {
 		From string `query:"from" maxLength:"200" doc:"a device; empty: this one"`
 		To   string `query:"to" minLength:"1" required:"true" maxLength:"200" doc:"device, room, group or person"`
 	}) (*out[Diagnosis], error) {
@@ -143,11 +163,11 @@ func orEmpty[T any](s []T) []T {
 
 func callRoutes(a huma.API, b Backend) {
 	get(a, "calls", "/calls", "Living and recent calls", func() ([]sessions.CallInfo, error) { return orEmpty(b.Calls()), nil })
-	huma.Register(a, op("call", http.MethodGet, "/calls/{id}", "One call"), func(_ context.Context, in *byID) (*out[sessions.CallInfo], error) {
+	answer(a, op("call", http.MethodGet, "/calls/{id}", "One call"), func(_ context.Context, in *byID) (*out[sessions.CallInfo], error) {
 		c, err := b.Call(in.ID)
 		return &out[sessions.CallInfo]{c}, problem(err)
 	})
-	huma.Register(a, op("start-call", http.MethodPost, "/calls", "Call a device, room, group or person"), func(_ context.Context, in *struct {
+	answer(a, op("start-call", http.MethodPost, "/calls", "Call a device, room, group or person"), func(_ context.Context, in *struct {
 		Body struct {
 			To    string `json:"to" maxLength:"200" doc:"name or SIP URI"`
 			Video bool   `json:"video,omitempty"`
@@ -170,59 +190,6 @@ func callRoutes(a huma.API, b Backend) {
 	}
 }
 
-func homeRoutes(a huma.API, b Backend) {
-	get(a, "home", "/home", "The home and its members", b.Home)
-	huma.Register(a, op("create-home", http.MethodPost, "/home", "Make a home; the recovery code is shown this once"), func(_ context.Context, in *struct {
-		Body struct {
-			Name string `json:"name" minLength:"1" maxLength:"64"`
-		}
-	}) (*out[struct {
-		Recovery string `json:"recovery"`
-	}], error) {
-		code, err := b.CreateHome(in.Body.Name)
-		if err != nil {
-			return nil, problem(err)
-		}
-		o := &out[struct {
-			Recovery string `json:"recovery"`
-		}]{}
-		o.Body.Recovery = code
-		return o, nil
-	})
-	huma.Register(a, op("remove", http.MethodDelete, "/home/members/{slug}", "Remove a device for good"), func(_ context.Context, in *bySlug) (*none, error) {
-		return nil, problem(b.Remove(in.Slug))
-	})
-	huma.Register(a, op("rename", http.MethodPatch, "/home/names/{slug}", "Rename something; its URI stays"), func(_ context.Context, in *struct {
-		Slug string `path:"slug" maxLength:"64"`
-		Body struct {
-			Name string `json:"name,omitempty" maxLength:"64"`
-			Room string `json:"room,omitempty" maxLength:"64" doc:"devices only: move it there"`
-		}
-	}) (*none, error) {
-		return nil, problem(b.Rename(in.Slug, in.Body.Name, in.Body.Room))
-	})
-	huma.Register(a, op("set-room", http.MethodPost, "/home/rooms", "Make a room"), func(_ context.Context, in *struct {
-		Body struct {
-			Name string `json:"name" minLength:"1" maxLength:"64"`
-		}
-	}) (*none, error) {
-		return nil, problem(b.SetRoom(in.Body.Name))
-	})
-	type named struct {
-		Body struct {
-			Slug    string   `json:"slug,omitempty" maxLength:"64" doc:"which one to change; empty makes one"`
-			Name    string   `json:"name" minLength:"1" maxLength:"64"`
-			Members []string `json:"members" maxItems:"32" doc:"names"`
-		}
-	}
-	huma.Register(a, op("set-group", http.MethodPost, "/home/groups", "Make or change a group of names"), func(_ context.Context, in *named) (*none, error) {
-		return nil, problem(b.SetGroup(in.Body.Slug, in.Body.Name, in.Body.Members))
-	})
-	huma.Register(a, op("set-person", http.MethodPost, "/home/persons", "Make or change a person and their phones"), func(_ context.Context, in *named) (*none, error) {
-		return nil, problem(b.SetPerson(in.Body.Slug, in.Body.Name, in.Body.Members))
-	})
-}
-
 func pairRoutes(a huma.API, b Backend) {
 	get(a, "pairing", "/pair", "The pairing window of this device", func() (PairState, error) { return b.Pairing(), nil })
 	type minutes struct {
@@ -231,26 +198,21 @@ func pairRoutes(a huma.API, b Backend) {
 			Seed    string `json:"seed,omitempty" maxLength:"100" doc:"invite only: host:port of this node, for networks without multicast"`
 		}
 	}
-	huma.Register(a, op("open-pairing", http.MethodPost, "/pair", "Show a code, so that an owner can add this device"), func(_ context.Context, in *minutes) (*out[PairState], error) {
+	answer(a, op("open-pairing", http.MethodPost, "/pair", "Show a code, so that an owner can add this device"), func(_ context.Context, in *minutes) (*out[PairState], error) {
 		s, err := b.OpenPairing(in.Body.Minutes)
 		return &out[PairState]{s}, problem(err)
 	})
 	huma.Register(a, op("close-pairing", http.MethodDelete, "/pair", "Close the window"), func(context.Context, *struct{}) (*none, error) {
 		return nil, problem(b.ClosePairing())
 	})
-	huma.Register(a, op("add", http.MethodPost, "/add", "Admit a device that shows a code"), func(ctx context.Context, in *struct{ Body AddRequest }) (*out[Member], error) {
+	answer(a, op("add", http.MethodPost, "/add", "Admit a device that shows a code"), func(ctx context.Context, in *struct{ Body AddRequest }) (*out[Member], error) {
 		m, err := b.Add(ctx, in.Body)
 		return &out[Member]{MemberOf(m)}, problem(err)
 	})
-	huma.Register(a, op("invite", http.MethodPost, "/invite", "Make a one-time join token"), func(_ context.Context, in *minutes) (*out[InviteState], error) {
+	answer(a, op("invite", http.MethodPost, "/invite", "Make a one-time join token"), func(_ context.Context, in *minutes) (*out[InviteState], error) {
 		s, err := b.Invite(in.Body.Minutes, in.Body.Seed)
 		return &out[InviteState]{s}, problem(err)
 	})
-}
-
-// MemberOf shows a roster entry.
-func MemberOf(m devices.Member) Member {
-	return Member{m.Slug, m.Name, m.Room, m.Class, m.Role, m.Node}
 }
 
 func eventRoute(a huma.API, b Backend) {

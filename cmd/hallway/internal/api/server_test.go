@@ -47,12 +47,27 @@ func (f *fake) Call(id string) (sessions.CallInfo, error) {
 func (f *fake) StartCall(to string, video bool) (sessions.CallInfo, error) {
 	return sessions.CallInfo{ID: "1"}, f.note("start %s %v", to, video)
 }
-func (f *fake) Answer(id string) error                 { return f.note("answer %s", id) }
-func (f *fake) Decline(id string) error                { return f.note("decline %s", id) }
-func (f *fake) Hangup(id string) error                 { return f.note("hangup %s", id) }
-func (f *fake) CreateHome(n string) (string, error)    { return "CODE", f.note("create %s", n) }
-func (f *fake) Home() (Home, error)                    { return Home{}, f.err }
-func (f *fake) Remove(s string) error                  { return f.note("remove %s", s) }
+func (f *fake) Answer(id string) error              { return f.note("answer %s", id) }
+func (f *fake) Decline(id string) error             { return f.note("decline %s", id) }
+func (f *fake) Hangup(id string) error              { return f.note("hangup %s", id) }
+func (f *fake) CreateHome(n string) (string, error) { return "CODE", f.note("create %s", n) }
+func (f *fake) Home() (Home, error)                 { return Home{}, f.err }
+func (f *fake) History() ([]LogEntry, error)        { return []LogEntry{}, f.err }
+func (f *fake) Remove(s string) (Removal, error) {
+	return Removal{State: "removed"}, f.note("remove %s", s)
+}
+func (f *fake) ChangeMember(s string, r devices.Role, c devices.Class) error {
+	return f.note("change %s %s %s", s, r, c)
+}
+func (f *fake) Recover(c string, r []string) error { return f.note("recover %s %v", c, r) }
+func (f *fake) DeleteName(s string) error          { return f.note("delete %s", s) }
+func (f *fake) SetForeign(r ForeignRequest) error {
+	return f.note("foreign %s %s %v", r.Name, r.URI, r.Speakers)
+}
+func (f *fake) SetRule(r devices.Rule) error {
+	return f.note("rule %s %s %v %s", r.Subject, r.Right, r.Who, r.Hours)
+}
+func (f *fake) DeleteRule(k devices.RuleKey) error     { return f.note("unrule %s %s", k.Subject, k.Right) }
 func (f *fake) Rename(s, n, r string) error            { return f.note("rename %s %s %s", s, n, r) }
 func (f *fake) SetRoom(n string) error                 { return f.note("room %s", n) }
 func (f *fake) SetGroup(s, n string, m []string) error { return f.note("group %s %s %v", s, n, m) }
@@ -133,6 +148,12 @@ func TestRoutesReachTheBackend(t *testing.T) {
 		{"POST", "/home", map[string]any{"name": "H"}, "create H"},
 		{"DELETE", "/home/members/cam", nil, "remove cam"},
 		{"PATCH", "/home/names/cam", map[string]any{"name": "Cam", "room": "Attic"}, "rename cam Cam Attic"},
+		{"PATCH", "/home/members/cam", map[string]any{"role": "owner"}, "change cam owner "},
+		{"POST", "/home/recover", map[string]any{"code": "X", "remove": []string{"tv"}}, "recover X [tv]"},
+		{"DELETE", "/home/names/attic", nil, "delete attic"},
+		{"POST", "/home/foreign", map[string]any{"name": "Gate", "uri": "sip:1@x", "speakers": []string{"tv"}}, "foreign Gate sip:1@x [tv]"},
+		{"PUT", "/home/rules/all/call", map[string]any{"who": []string{"tv"}, "hours": "07:00-22:00"}, "rule all call [tv] 07:00-22:00"},
+		{"DELETE", "/home/rules/all/door", nil, "unrule all door"},
 		{"POST", "/home/rooms", map[string]any{"name": "Attic"}, "room Attic"},
 		{"POST", "/home/groups", map[string]any{"name": "All", "members": []string{"a"}}, "group  All [a]"},
 		{"POST", "/home/persons", map[string]any{"name": "M", "members": []string{"p"}}, "person  M [p]"},

@@ -37,7 +37,8 @@ func (a *app) devicesCmd() *cobra.Command {
 			if d := e.Change.Device; d != nil {
 				a.say("%-8s %s  %s", e.Change.Kind, d.Slug, d.Status)
 			} else {
-				a.say("%-8s %s  %s", e.Change.Kind, e.Change.Foreign.Name, strings.Join(e.Change.Foreign.Kinds, " "))
+				f := e.Change.Foreign
+				a.say("%-8s %s  %s, foreign, by %s at %s", e.Change.Kind, f.Name, f.Is, strings.Join(f.Protocols, " "), addrOf(*f))
 			}
 		})
 	}
@@ -58,19 +59,9 @@ func (a *app) devicesTable(d api.Devices) {
 	} else {
 		a.table([]string{"NAME", "CALLED", "ROOM", "CLASS", "STATUS", "CAN", ""}, rows)
 	}
-	if len(d.Foreign) == 0 {
-		return
+	if len(d.Foreign) > 0 {
+		a.foreignTable(d.Foreign)
 	}
-	rows = nil
-	for _, f := range d.Foreign {
-		addr := "-"
-		if len(f.Addrs) > 0 {
-			addr = f.Addrs[0].String()
-		}
-		rows = append(rows, []string{f.Name, strings.Join(f.Kinds, " "), addr, strings.Join(f.Protocols, " ")})
-	}
-	a.say("\nForeign: in sight, not trusted")
-	a.table([]string{"CALLED", "OFFERS", "ADDRESS", "SEEN BY"}, rows)
 }
 
 // can says what a device does in few letters: it sees and speaks, shows and plays.

@@ -20,22 +20,30 @@ import (
 
 // Config of an agent.
 type Config struct {
-	Name       string   `yaml:"name" json:"name"`
-	Class      string   `yaml:"class" json:"class"`
-	Room       string   `yaml:"room" json:"room"`
-	Data       string   `yaml:"data" json:"data"`
-	Listen     string   `yaml:"listen" json:"listen"`
-	Interfaces []string `yaml:"interfaces" json:"interfaces"`
-	Peers      []string `yaml:"peers" json:"peers"`
-	NamesOnLAN bool     `yaml:"names-on-lan" json:"names_on_lan"`
-	AutoAnswer string   `yaml:"auto-answer" json:"auto_answer"`
-	Source     Source   `yaml:"source" json:"source"`
-	Sink       Sink     `yaml:"sink" json:"sink"`
-	Pipelines  string   `yaml:"pipelines" json:"pipelines"`
-	Log        Log      `yaml:"log" json:"log"`
+	Name       string    `yaml:"name" json:"name"`
+	Class      string    `yaml:"class" json:"class"`
+	Room       string    `yaml:"room" json:"room"`
+	Data       string    `yaml:"data" json:"data"`
+	Listen     string    `yaml:"listen" json:"listen"`
+	Interfaces []string  `yaml:"interfaces" json:"interfaces"`
+	Peers      []string  `yaml:"peers" json:"peers"`
+	Discovery  Discovery `yaml:"discovery" json:"discovery"`
+	NamesOnLAN bool      `yaml:"names-on-lan" json:"names_on_lan"`
+	AutoAnswer string    `yaml:"auto-answer" json:"auto_answer"`
+	Source     Source    `yaml:"source" json:"source"`
+	Sink       Sink      `yaml:"sink" json:"sink"`
+	Pipelines  string    `yaml:"pipelines" json:"pipelines"`
+	Log        Log       `yaml:"log" json:"log"`
 
 	// File is the configuration file that was read, if any.
 	File string `yaml:"-" json:"file,omitempty"`
+}
+
+// Discovery switches the protocols by which devices find each other on the LAN.
+type Discovery struct {
+	MDNS bool `yaml:"mdns" json:"mdns"`
+	SSDP bool `yaml:"ssdp" json:"ssdp"`
+	WSD  bool `yaml:"ws-discovery" json:"ws_discovery"`
 }
 
 // Source says where sound and picture come from.
@@ -60,7 +68,7 @@ type Log struct {
 func Default() Config {
 	return Config{
 		Class: "panel", Data: defaultData(), Listen: ":5061", AutoAnswer: "profile",
-		Interfaces: []string{}, Peers: []string{}, Log: Log{Level: "info", Format: "text"},
+		Interfaces: []string{}, Peers: []string{}, Discovery: Discovery{MDNS: true, SSDP: true, WSD: true}, Log: Log{Level: "info", Format: "text"},
 	}
 }
 

@@ -46,14 +46,25 @@ func TestLayers(t *testing.T) {
 	}
 }
 
+func TestOneProtocolIsSwitchedOffAlone(t *testing.T) {
+	c := Default()
+	if err := Decode("x", []byte("discovery: {ssdp: false}\n"), &c); err != nil {
+		t.Fatal(err)
+	}
+	if want := (Discovery{MDNS: true, WSD: true}); c.Discovery != want {
+		t.Errorf("%+v", c.Discovery)
+	}
+}
+
 func TestWrongConfigurationIsOneClearSentence(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
-		"unknown key":    {"name: x\ncolour: red\n", "[2:1]"},
-		"wrong type":     {"names-on-lan: perhaps\n", "[1:"},
-		"unknown class":  {"class: toaster\n", "toaster"},
-		"bad answer":     {"auto-answer: maybe\n", "profile, yes, no"},
-		"two sources":    {"source: {clip: a, pipeline: b}\n", "not both"},
-		"no such source": {"source: {pipeline: nope}\n", "test-picture"},
+		"unknown key":      {"name: x\ncolour: red\n", "[2:1]"},
+		"wrong type":       {"names-on-lan: perhaps\n", "[1:"},
+		"no such protocol": {"discovery: {bonjour: true}\n", "[1:"},
+		"unknown class":    {"class: toaster\n", "toaster"},
+		"bad answer":       {"auto-answer: maybe\n", "profile, yes, no"},
+		"two sources":      {"source: {clip: a, pipeline: b}\n", "not both"},
+		"no such source":   {"source: {pipeline: nope}\n", "test-picture"},
 	} {
 		file := filepath.Join(t.TempDir(), "hallway.yaml")
 		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {

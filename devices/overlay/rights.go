@@ -1,0 +1,130 @@
+package overlay
+
+import (
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/trust"
+)
+
+// KindBinding is the kind of a record in which a node states, with the phone's own
+// signature, that a phone is reached through it. Its subject is the phone's ID.
+const KindBinding = "binding"
+
+// maxFingerprints bounds the DTLS certificates of one phone: one a browser process.
+const maxFingerprints = 4
+
+// Binding is what a phone signs about where it is reached.
+type Binding struct {
+	Node         devices.NodeID `cbor:"1,keyasint"` // the edge node that it uses
+	Binding      string         `cbor:"2,keyasint"` // that node's name for the phone's flow
+	Fingerprints [][]byte       `cbor:"3,keyasint"` // SHA-256 of the phone's DTLS certificates (RFC 8122)
+	Sequence     uint64         `cbor:"4,keyasint"` // of the phone: of all its bindings the highest counts
+}
+
+// signedBinding is the body of a binding's record. Statement is a Binding in CBOR, as
+// the phone signed it.
+type signedBinding struct {
+	Key       []byte `cbor:"1,keyasint"` // the phone's compressed P-256 key
+	Statement []byte `cbor:"2,keyasint"`
+	Sig       []byte `cbor:"3,keyasint"` // raw r||s over bindingContext and Statement
+}
+
+// bindingContext keeps a signature from meaning anything else than a binding.
+const bindingContext = "hallway-binding/1\x00"
+
+var errBinding = errors.New("the phone did not sign this binding")
+
+// SealBinding makes the body of a binding's record; it runs where the phone's key is.
+func SealBinding(key *ecdsa.PrivateKey, b Binding) ([]byte, error) {
+	raw, err := marshal(b)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := trust.SignRaw(key, append([]byte(bindingContext), raw...))
+	if err != nil {
+		return nil, err
+	}
+	return marshal(signedBinding{devices.CompressedKey(&key.PublicKey), raw, sig})
+}
+
+// openBinding checks that the phone named by the record's subject signed it for the
+// record's writer.
+func openBinding(r Record) (Binding, error) {
+	var body signedBinding
+	var b Binding
+	if err := decMode.Unmarshal(r.Body, &body); err != nil {
+		return b, fmt.Errorf("%w: %w", ErrRecordForm, err)
+	}
+	if err := decMode.Unmarshal(body.Statement, &b); err != nil {
+		return b, fmt.Errorf("%w: %w", ErrRecordForm, err)
+	}
+	pub, err := devices.ParseCompressedKey(body.Key)
+	if err != nil {
+		return b, fmt.Errorf("%w: %w", ErrRecordForm, err)
+	}
+	signed := append([]byte(bindingContext), body.Statement...)
+	if devices.NodeIDOf(pub).String() != r.Subject || b.Node != r.Writer || len(b.Fingerprints) > maxFingerprints || !trust.VerifyRaw(pub, signed, body.Sig) { // check: binding signature
+		return b, fmt.Errorf("%w: %w", ErrRecordWriter, errBinding)
+	}
+	return b, nil
+}
+
+// mayWrite says whether the roster lets the writer make this statement: about itself, a
+// binding of a person's phone, or about a foreign device that it speaks for.
+func mayWrite(r Record, roster *devices.Roster) error {
+	if roster == nil || r.Home != roster.Home {
+		return ErrRecordHome
+	}
+	if !roster.Has(r.Writer) {
+		return ErrRecordWriter
+	}
+	about, err := devices.ParseNodeID(r.Subject)
+	switch {
+	case r.Subject == r.Writer.String() && r.Kind != KindBinding:
+		return nil
+	case r.Shape != ShapeRegister: // a log is a node's own
+	case r.Kind == KindBinding:
+		if err == nil && isPhone(roster, about) {
+			return nil
+		}
+	case r.Kind == KindDevice: // of a node, by that node
+	case err != nil && speaksFor(roster, r.Writer, r.Subject):
+		return nil
+	}
+	return ErrRecordWriter
+}
+
+// isPhone reports whether a key is one of a person's phones.
+func isPhone(roster *devices.Roster, id devices.NodeID) bool {
+	for _, p := range roster.Persons {
+		if slices.Contains(p.Nodes, id) {
+			return true
+		}
+	}
+	return false
+}
+
+// speaksFor reports whether the roster names the node a speaker of the foreign device.
+func speaksFor(roster *devices.Roster, node devices.NodeID, slug string) bool {
+	return slices.Contains(roster.Adopted[slug].Speakers, node)
+}
+
+// Bindings lists the newest binding of each phone that has one, by the phone's ID.
+func (m *Mesh) Bindings() map[devices.NodeID]Binding {
+	out := map[devices.NodeID]Binding{}
+	for _, r := range m.Records() {
+		phone, err := devices.ParseNodeID(r.Subject)
+		if r.Kind != KindBinding || err != nil {
+			continue
+		}
+		b, err := openBinding(r)
+		if old, ok := out[phone]; err == nil && (!ok || b.Sequence > old.Sequence) {
+			out[phone] = b
+		}
+	}
+	return out
+}

@@ -1,0 +1,140 @@
+package overlay
+
+import (
+	"crypto/ecdsa"
+	"errors"
+	"log/slog"
+	"maps"
+	"reflect"
+	"testing"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/trust"
+)
+
+func sealRaw(key *ecdsa.PrivateKey, raw []byte) (Signed, error) {
+	sig, err := trust.SignRaw(key, raw)
+	return Signed{raw, sig}, err
+}
+
+// withPhone lets both homes know a person with one phone.
+func withPhone(t testing.TB, a, b *writer) *ecdsa.PrivateKey {
+	t.Helper()
+	phone := strangerKey(t)
+	r := *a.log.Roster()
+	r.Persons = map[string]devices.Person{"eve": {Slug: "eve", Nodes: []devices.NodeID{devices.NodeIDOf(&phone.PublicKey)}}}
+	for _, w := range []*writer{a, b} {
+		tb, err := openTable(w.store, devices.NodeIDOf(&w.key.PublicKey), func() *devices.Roster { return &r }, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.table = tb
+	}
+	return phone
+}
+
+func TestBindingNeedsThePhonesSignature(t *testing.T) {
+	a, b := newWriters(t)
+	phone := withPhone(t, &a, &b)
+	id := devices.NodeIDOf(&phone.PublicKey)
+	bind := func(key *ecdsa.PrivateKey, node devices.NodeID) []byte {
+		raw, err := SealBinding(key, Binding{Node: node, Binding: "flow-1", Fingerprints: [][]byte{make([]byte, 32)}, Sequence: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	say := func(subject devices.NodeID, raw []byte) Signed {
+		return a.seal(t, func(r *Record) { r.Subject, r.Kind, r.Body = subject.String(), KindBinding, raw })
+	}
+	changed := bind(phone, a.self)
+	changed[len(changed)-1]++
+	stranger := strangerKey(t)
+	strangerID := devices.NodeIDOf(&stranger.PublicKey)
+	for name, s := range map[string]Signed{
+		"signed by another key":       say(id, bind(stranger, a.self)),
+		"of a phone that nobody owns": say(strangerID, bind(stranger, a.self)),
+		"with another node":           say(id, bind(phone, b.self)),
+		"with a changed signature":    say(id, changed),
+		"about the node itself":       say(a.self, bind(phone, a.self)),
+		"without any signature":       say(id, body(t, "x")),
+		"as a log entry": a.seal(t, func(r *Record) {
+			r.Subject, r.Kind, r.Body, r.Shape = id.String(), KindBinding, bind(phone, a.self), ShapeLog
+		}),
+		"as another kind of statement": a.seal(t, func(r *Record) { r.Subject, r.Kind, r.Body = id.String(), KindDevice, bind(phone, a.self) }),
+	} {
+		if _, _, err := b.accept(s); !errors.Is(err, ErrRecordWriter) && !errors.Is(err, ErrRecordForm) {
+			t.Errorf("a binding %s gave %v", name, err)
+		}
+	}
+	if len(b.all()) != 0 {
+		t.Fatal("one of them was stored")
+	}
+	if _, err := a.write(a.key, draft{subject: id.String(), kind: KindBinding, body: bind(stranger, a.self)}); err == nil {
+		t.Fatal("a binding that nobody would take was written")
+	}
+	s, err := a.write(a.key, draft{subject: id.String(), kind: KindBinding, body: bind(phone, a.self)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, _, err := b.accept(s.signed); err != nil {
+		t.Fatal(err)
+	} else if got, err := openBinding(r); err != nil || got.Binding != "flow-1" {
+		t.Fatalf("%+v %v", got, err)
+	}
+	if s, err = a.write(a.key, draft{subject: id.String(), kind: KindBinding, body: tombstone}); err != nil {
+		t.Fatal(err)
+	}
+	if r, _, err := b.accept(s.signed); err != nil || !r.Gone() {
+		t.Fatalf("a node cannot end a binding: %v", err)
+	}
+	// The person loses the phone: the binding goes.
+	r := *b.roster()
+	r.Persons = maps.Clone(r.Persons)
+	delete(r.Persons, "eve")
+	b.roster = func() *devices.Roster { return &r }
+	if err := b.forget(); err != nil || len(b.all()) != 0 {
+		t.Fatalf("%d bindings are left, %v", len(b.all()), err)
+	}
+}
+
+func TestForeignDeviceNeedsASpeaker(t *testing.T) {
+	a, b := newWriters(t)
+	for _, subject := range []string{"renderer", "", "../x", b.self.String()} {
+		s := a.seal(t, func(r *Record) { r.Subject, r.Kind = subject, "foreign" })
+		if _, _, err := b.accept(s); !errors.Is(err, ErrRecordWriter) {
+			t.Errorf("a statement about %q gave %v", subject, err)
+		}
+	}
+	about := func(slug string) Signed {
+		return a.seal(t, func(r *Record) { r.Subject, r.Kind = slug, "foreign" })
+	}
+	r := *b.roster()
+	r.Adopted = map[string]devices.Adopted{"renderer": {Slug: "renderer", Speakers: []devices.NodeID{a.self}}, "porch": {Slug: "porch", Speakers: []devices.NodeID{b.self}}}
+	b.roster = func() *devices.Roster { return &r }
+	if _, _, err := b.accept(about("renderer")); err != nil {
+		t.Errorf("its speaker is refused: %v", err)
+	}
+	if _, _, err := b.accept(about("porch")); !errors.Is(err, ErrRecordWriter) {
+		t.Errorf("the speaker of another thing gave %v", err)
+	}
+}
+
+func FuzzBinding(f *testing.F) {
+	phone := strangerKey(f)
+	b := Binding{Node: devices.NodeID{1}, Binding: "flow", Fingerprints: [][]byte{make([]byte, 32)}, Sequence: 3}
+	good, err := SealBinding(phone, b)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte{0xa1, 1, 0x40})
+	r := Record{Subject: devices.NodeIDOf(&phone.PublicKey).String(), Writer: b.Node, Kind: KindBinding}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r.Body = raw
+		got, err := openBinding(r)
+		if err == nil && !reflect.DeepEqual(got, b) {
+			t.Fatalf("a binding that the phone did not sign: %+v", got)
+		}
+	})
+}

@@ -1,0 +1,151 @@
+package trust
+
+import (
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/hallway-home/hallway/devices"
+)
+
+// A lone owner's removal of another carries two home times, 24 hours apart, and a
+// dishonest owner can write what he likes into them. So nobody relies on them alone: each
+// node also counts the 24 hours itself, from when it first saw the proposal, and leaves the
+// removal without force until then. That delays, it decides nothing: the edit is kept,
+// counted and passed on, later edits stand on it, and in the end all fold the same.
+
+// loadSeen reads when each proposal was first seen.
+func (l *Log) loadSeen(tx devices.Tx) error {
+	for h, p := range l.edits {
+		if p.edit.Op != OpPropose {
+			continue
+		}
+		if v := tx.Get(devices.BucketNode, seenKey(h)); v != nil {
+			sec, err := strconv.ParseInt(string(v), 10, 64)
+			if err != nil {
+				return err
+			}
+			l.seen[h] = time.Unix(sec, 0)
+		}
+	}
+	return nil
+}
+
+func (l *Log) storeSeen(tx devices.Tx, seen map[Hash]time.Time) error {
+	for h, at := range seen {
+		if _, ok := l.seen[h]; ok {
+			continue
+		}
+		if err := tx.Put(devices.BucketNode, seenKey(h), []byte(strconv.FormatInt(at.Unix(), 10))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func seenKey(h Hash) string { return "roster.seen." + hex.EncodeToString(h[:]) }
+
+// now is home time, if it is known. mu is held, or the log not shared yet.
+func (l *Log) now() (time.Time, bool) {
+	if l.homeTime == nil {
+		return time.Time{}, false
+	}
+	t, ok := l.homeTime()
+	if ok && l.opened.IsZero() {
+		l.opened = t
+	}
+	return t, ok
+}
+
+// firstSeen adds proposals that have come to those known. Before home time is known they
+// stay out: Review dates them later.
+func (l *Log) firstSeen(fresh []*parsed) map[Hash]time.Time {
+	seen := maps.Clone(l.seen)
+	now, ok := l.now()
+	if l.trustTimes {
+		now, ok = time.Unix(0, 0), true
+	}
+	for _, p := range fresh {
+		if _, has := seen[p.hash]; p.edit.Op == OpPropose && ok && !has {
+			seen[p.hash] = now
+			if at := time.Unix(p.edit.At, 0); !l.trustTimes && l.slept(at, now) {
+				seen[p.hash] = at
+			}
+		}
+	}
+	return seen
+}
+
+// syncWindow is how long after its start a node may still be told what it slept through.
+const syncWindow = 10 * time.Minute
+
+// slept reports whether this node was off at a time, and hears of it at its start: it can
+// be no witness then, and takes the word of the edit.
+func (l *Log) slept(at, now time.Time) bool {
+	return !l.awakeUntil.IsZero() && !l.opened.IsZero() && at.After(l.awakeUntil) && !at.After(l.opened) && now.Sub(l.opened) <= syncWindow
+}
+
+// waiting lists the agreements that have no force here yet, in case a lone owner made them.
+func (l *Log) waiting(edits map[Hash]*parsed, seen map[Hash]time.Time) map[Hash]bool {
+	out := map[Hash]bool{}
+	now, ok := l.now()
+	for h, p := range edits {
+		if p.edit.Op != OpAgree {
+			continue
+		}
+		at, dated := seen[Hash(p.edit.Proposal)]
+		if waited := dated && at.Unix() == 0 || ok && dated && now.Sub(at) >= removalWait; !waited {
+			out[h] = true
+		}
+	}
+	return out
+}
+
+// Review puts in force what has waited long enough. It is called from time to time; it does
+// nothing unless something waits.
+func (l *Log) Review() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var undated []*parsed
+	waits := false
+	for h, p := range l.edits {
+		if _, ok := l.seen[h]; p.edit.Op == OpPropose && !ok {
+			undated = append(undated, p)
+		}
+		waits = waits || p.edit.Op == OpAgree
+	}
+	if seen := l.firstSeen(undated); len(seen) > len(l.seen) {
+		err := l.store.Update("roster.seen", func(tx devices.Tx) error { return l.storeSeen(tx, seen) })
+		if err != nil {
+			return err
+		}
+		l.seen = seen
+	}
+	if !waits {
+		return nil
+	}
+	f := fold(l.edits, l.waiting(l.edits, l.seen))
+	if old := l.Roster(); len(f.r.Removed) != len(old.Removed) || len(f.r.Members) != len(old.Members) {
+		l.publish(f.r)
+	}
+	return nil
+}
+
+// waited reports whether this node's own proposal is old enough to be carried out alone,
+// and when it is.
+func (l *Log) waited(proposal Hash) (until time.Time, ok bool) {
+	at, dated := l.seen[proposal]
+	now, known := l.now()
+	if p := l.edits[proposal]; p != nil && p.edit.At > at.Unix() {
+		at = time.Unix(p.edit.At, 0)
+	}
+	until = at.Add(removalWait)
+	return until, dated && known && !now.Before(until)
+}
+
+// pending lists proposals against a member, in one order.
+func pending(r *devices.Roster, target devices.NodeID) []Hash {
+	return slices.DeleteFunc(slices.SortedFunc(maps.Keys(r.Pending), compareHash), func(h Hash) bool { return r.Pending[h].Target != target })
+}

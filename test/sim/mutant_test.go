@@ -1,0 +1,69 @@
+package sim
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// mutant is a broken rule of merging: in the file, old (which is there once) becomes new.
+type mutant struct {
+	name, file, old, new string
+}
+
+func mutants() []mutant {
+	return []mutant{
+		{"an older record wins", "devices/overlay/record.go", "if c > 0 {", "if c < 0 {"},
+		{"of a contradiction each keeps what it heard last", "devices/overlay/record.go", "return equivocation, bytes.Compare(next.hash[:], old.hash[:]) < 0", "return equivocation, bytes.Compare(next.hash[:], old.hash[:]) != 0"},
+		{"a removed key comes back", "devices/trust/fold.go", "case f.r.Removed[id]:", "case f.r.Removed[id] && false:"},
+		{"a removed owner goes on editing", "devices/trust/fold.go", "if f.cut[en.hash] {", "if f.cut[en.hash] && false {"},
+		{"concurrent edits count in the order they came", "devices/trust/fold.go", "compareHash(q[i].hash, q[j].hash)) < 0", "0*compareHash(q[i].hash, q[j].hash)) < 0"},
+	}
+}
+
+// Each broken rule is caught within 100 seeds. The code is replaced by `go test
+// -overlay`; the tree stays as it is.
+func TestSim_BrokenRuleIsCaught(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mutants() {
+		t.Run(strings.ReplaceAll(m.name, " ", "_"), func(t *testing.T) {
+			file := filepath.Join(root, filepath.FromSlash(m.file))
+			code, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := bytes.Count(code, []byte(m.old)); n != 1 {
+				t.Fatalf("%s holds %q %d times; the mutant must be told where the rule is now", m.file, m.old, n)
+			}
+			dir := t.TempDir()
+			changed, list := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
+			replace, err := json.Marshal(map[string]any{"Replace": map[string]string{file: changed}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(changed, bytes.Replace(code, []byte(m.old), []byte(m.new), 1), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(list, replace, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(t.Context(), "go", "test", "-overlay", list, "-count=1", "-timeout", "5m", "-run", "^TestSim_Seeds$", "./test/sim")
+			cmd.Dir = root
+			cmd.Env = append(os.Environ(), "HALLWAY_SIM_SEEDS=100", "HALLWAY_SIM_FIRST=1", "HALLWAY_SIM_SEED=", "HALLWAY_SIM_SHRINK=", "CGO_ENABLED=0")
+			out, err := cmd.CombinedOutput()
+			broken := regexp.MustCompile(`rule broken: [^\n]*`).Find(out)
+			if err == nil || broken == nil {
+				t.Fatalf("100 seeds notice nothing, or something else: %s", out)
+			}
+			t.Logf("%s; %s", broken, regexp.MustCompile(`seed \d+`).Find(out))
+		})
+	}
+}

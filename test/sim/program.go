@@ -1,0 +1,150 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// Op is one kind of thing that happens to a home.
+type Op string
+
+// What happens. A step that does not fit the moment (start a node that runs, ask one
+// that does not) is left out, so that any part of a program is a program.
+const (
+	OpPublish Op = "publish" // A writes its record of kind B
+	OpAppend  Op = "append"  // A adds an entry to its log
+	OpAdmit   Op = "admit"   // A admits B as a device
+	OpRemove  Op = "remove"  // A removes B
+	OpRename  Op = "rename"  // A gives B a new name
+	OpRoom    Op = "room"    // A makes a room
+	OpBoth    Op = "both"    // A and node 0 rename B, and make rooms, at the same moment
+	OpCut     Op = "cut"     // the nodes of the set B no longer hear the others
+	OpHeal    Op = "heal"    // all hear all
+	OpKill    Op = "kill"    // A's process is killed
+	OpKillAt  Op = "kill-at" // A is killed at its B-th write point from now
+	OpPower   Op = "power"   // A's machine loses power, silently
+	OpStart   Op = "start"   // A starts again
+	OpCopy    Op = "copy"    // A's store is copied
+	OpOld     Op = "old"     // A starts again with the last copy: the tail is lost
+	OpClock   Op = "clock"   // A's wall clock jumps by B hours
+	OpWeather Op = "weather" // delays up to A ms, B % loss
+	OpForge   Op = "forge"   // the hostile member attacks A by means B
+	OpKnock   Op = "knock"   // a stranger, and every removed key, knocks at A
+	OpNothing Op = "nothing" // time passes
+)
+
+// Step is one line of a program.
+type Step struct {
+	Op   Op
+	A, B int
+	Wait time.Duration // that passes before the next
+}
+
+// Program is what happens to one home. Node 0 makes it and stays its first owner.
+type Program struct {
+	Seed   uint64
+	Nodes  int
+	Start  int   // nodes 0 to Start-1 belong from the beginning
+	Owners int   // nodes 0 to Owners-1 are owners
+	Perm   []int // which key of the pool each node has, so that any may have the lowest ID
+	Steps  []Step
+}
+
+// hostile is the last node of a program: a real member without a mesh that forges.
+func (p Program) hostile() int { return p.Nodes - 1 }
+
+// String gives a program as Go would write it, for a regression test.
+func (p Program) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d: %d nodes, %d at first, %d of them owners, keys %v, the last one hostile\n", p.Seed, p.Nodes, p.Start, p.Owners, p.Perm)
+	for _, s := range p.Steps {
+		fmt.Fprintf(&b, "  {%q, %d, %d, %d * time.Millisecond},\n", s.Op, s.A, s.B, s.Wait.Milliseconds())
+	}
+	return b.String()
+}
+
+// Generate makes the program of a seed.
+func Generate(seed uint64) Program {
+	r := rand.New(rand.NewPCG(seed, 1))
+	p := Program{Seed: seed, Nodes: 4 + r.IntN(4)}
+	p.Start = 3 + r.IntN(p.Nodes-3)
+	p.Owners = 2 + r.IntN(2)
+	p.Perm = r.Perm(poolSize)[:p.Nodes]
+	for range 10 + r.IntN(14) {
+		p.Steps = append(p.Steps, p.step(r)...)
+	}
+	return p
+}
+
+// step draws what happens next: a step, or a few that only make sense together.
+func (p Program) step(r *rand.Rand) []Step {
+	wait := func() time.Duration {
+		if r.IntN(3) == 0 {
+			return time.Duration(r.IntN(50)) * time.Millisecond
+		}
+		return time.Duration(r.IntN(3000)) * time.Millisecond
+	}
+	any, owner := r.IntN(p.Nodes), r.IntN(p.Owners)
+	one := func(op Op, a, b int) Step { return Step{op, a, b, wait()} }
+	switch r.IntN(24) {
+	case 0, 1, 2:
+		return []Step{one(OpPublish, any, r.IntN(kinds))}
+	case 3:
+		var out []Step
+		for range 3 + r.IntN(6) {
+			out = append(out, Step{[]Op{OpPublish, OpAppend}[r.IntN(2)], r.IntN(p.Nodes), r.IntN(kinds), 0})
+		}
+		return append(out, one(OpNothing, 0, 0))
+	case 4, 5:
+		return []Step{one(OpAdmit, owner, any)}
+	case 6:
+		return []Step{one(OpRemove, owner, any)}
+	case 7:
+		return []Step{one(OpRename, owner, any)}
+	case 8:
+		return []Step{one(OpBoth, 1+r.IntN(p.Owners-1), any)}
+	case 9:
+		return []Step{one(OpRoom, owner, 0)}
+	case 10, 11:
+		return []Step{one(OpCut, 0, 1+r.IntN(1<<p.Nodes-2))}
+	case 12:
+		return []Step{one(OpHeal, 0, 0)}
+	case 13:
+		return []Step{one([]Op{OpKill, OpPower}[r.IntN(2)], any, 0), one(OpStart, any, 0)}
+	case 14:
+		return []Step{one(OpKillAt, any, 1+r.IntN(6)), one(OpPublish, any, r.IntN(kinds)), one(OpNothing, 0, 0), one(OpStart, any, 0)}
+	case 15, 16:
+		return []Step{one(OpCopy, any, 0), one(OpPublish, any, r.IntN(kinds)), one([]Op{OpPublish, OpAppend}[r.IntN(2)], any, r.IntN(kinds)), one(OpKill, any, 0), one(OpOld, any, 0)}
+	case 21:
+		return []Step{one(OpClock, any, r.IntN(400_000)-200_000)}
+	case 17:
+		return []Step{one(OpWeather, 1+r.IntN(200), r.IntN(20))}
+	case 18:
+		return []Step{one(OpForge, any, r.IntN(forgeries))}
+	case 19, 20: // an owner who does not hear that it was removed
+		o := 1 + r.IntN(p.Owners-1)
+		last := one([]Op{OpAdmit, OpRename, OpRemove}[r.IntN(3)], o, any)
+		return []Step{one(OpCut, 0, 1<<o), one(OpRoom, 0, 0), one(OpRemove, 0, o), last, one(OpRoom, o, 0), one(OpHeal, 0, 0)}
+	default:
+		return []Step{one(OpKnock, any, 0)}
+	}
+}
+
+// Shrink takes steps out of a failing program as long as it still fails, trying at most
+// tries programs.
+func Shrink(p Program, tries int, fails func(Program) bool) Program {
+	for size := len(p.Steps) / 2; size > 0; size /= 2 {
+		for at := 0; at+size <= len(p.Steps) && tries > 0; tries-- {
+			q := p
+			q.Steps = append(append([]Step{}, p.Steps[:at]...), p.Steps[at+size:]...)
+			if fails(q) {
+				p = q
+			} else {
+				at += size
+			}
+		}
+	}
+	return p
+}
