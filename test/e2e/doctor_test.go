@@ -251,6 +251,13 @@ func TestA35_DoctorTellsWhoBelongs(t *testing.T) {
 	if !strings.Contains(d.Legs[len(d.Legs)-1].Words, "picture only from it (H264") {
 		t.Errorf("%+v", d.Legs)
 	}
+	tv.run("home", "rule", "cam", "call", "--nobody")
+	tv.eventually(5*time.Second, "the rule is known", func() bool { return tv.diagnose("cam").exit != 0 })
+	d = tv.diagnose("cam")
+	d.wants(t, "policy", 5, "TV cannot call Cam", "does not take calls from TV", "Rules")
+	if d.level("media", "") != "skip" || d.level("sip", "") != "ok" {
+		t.Errorf("%+v", d.Legs)
+	}
 	tv.diagnose("attic").wants(t, "name", 4, `nothing in this home is called "attic"`)
 
 	// Of another home, and of none.

@@ -26,7 +26,7 @@ func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 func TestCommandLineThatMakesNoSense(t *testing.T) {
 	for _, line := range []string{
 		"nonsense", "devices extra", "devices --bogus", "call", "call a b", "doctor a b c", "home create", "home rename x", "config check x",
-		"add", "answer a b", "up extra", "pair x", "home group x",
+		"add", "answer a b", "up extra", "pair x",
 	} {
 		out, errs, code := run(t, strings.Fields(line)...)
 		if code != ExitUsage || out != "" || !strings.Contains(errs, "usage:") && !strings.Contains(errs, "--help") {
