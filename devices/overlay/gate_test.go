@@ -49,7 +49,7 @@ func TestGateOpensAtOnceWhenAllAreThere(t *testing.T) {
 	n := home(t, 2)
 	n[0].knows(n[1])
 	eventually(t, time.Second, "they meet", func() bool { return n[0].reaches(n[1]) })
-	eventually(t, 500*time.Millisecond, "the gate opens", func() bool { return isOpen(n[0]) && isOpen(n[1]) })
+	eventually(t, syncWait-500*time.Millisecond, "the gate opens", func() bool { return isOpen(n[0]) && isOpen(n[1]) })
 }
 
 // After a power cut, with neither multicast nor seeds nor anybody's record, a node finds
