@@ -28,7 +28,6 @@ func main() {
 	binary := flag.String("hallway", "build/hallway", "program to measure")
 	out := flag.String("out", "build/bench.json", "file for the figures")
 	only := flag.String("only", "", "one part: small, home, crashes, crowd or mesh")
-	testing.Init() // meshes runs its bubble as a test
 	flag.Parse()
 	if err := run(*binary, *out, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

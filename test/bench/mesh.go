@@ -11,21 +11,19 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"testing"
-	"testing/synctest"
+	"regexp"
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/overlay"
 	"github.com/hallway-home/hallway/devices/trust"
-	"github.com/hallway-home/hallway/test/sim"
 )
 
 const (
 	places  = 50  // nodes
 	changed = 200 // records that change at once
-	cutFor  = 10 * time.Minute
 )
 
 // meshes measures the overlay alone, many nodes in this process.
@@ -35,7 +33,7 @@ func meshes(string) ([]row, error) {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(root) }()
-	heal, err := heals(root)
+	heal, err := heals()
 	if err != nil {
 		return nil, err
 	}
@@ -58,20 +56,14 @@ func memoryFolder() (string, error) {
 	return os.MkdirTemp("", "hallway-bench")
 }
 
-// heals gives the longest of several healings, in virtual time: the cut ends at several
-// moments between two dials.
-func heals(root string) (worst time.Duration, err error) {
-	const moments = 6
-	for i := range moments {
-		// RunTests gives the T that a bubble wants.
-		testing.RunTests(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "heals", F: func(t *testing.T) {
-			synctest.Test(t, func(*testing.T) {
-				took, e := sim.HealAfter(root, 8, cutFor-time.Duration(i)*500*time.Millisecond)
-				worst, err = max(worst, took), errors.Join(err, e)
-			})
-		}}})
+// heals takes the figure from the simulator: virtual time needs a test binary.
+func heals() (time.Duration, error) {
+	out, err := exec.Command("go", "test", "-count=1", "-v", "-run", "^TestSim_HealsAfterTenMinutes$", "./test/sim").CombinedOutput()
+	m := regexp.MustCompile(`measured: healed (\S+) after`).FindSubmatch(out)
+	if err != nil || m == nil {
+		return 0, fmt.Errorf("the simulator gives no figure: %w: %s", err, out)
 	}
-	return worst, err
+	return time.ParseDuration(string(m[1]))
 }
 
 // place is one node of the crowd.
