@@ -73,6 +73,7 @@ func New() (*Lab, error) {
 		return nil, ErrUnsupported
 	}
 	sweep()
+	makeRoom()
 	var tag [3]byte
 	_, _ = rand.Read(tag[:]) // never fails (crypto/rand)
 	l := &Lab{name: fmt.Sprintf("%s-%d-%s", prefix, os.Getpid(), hex.EncodeToString(tag[:]))}
