@@ -53,6 +53,7 @@ type flow struct {
 
 	mu    sync.Mutex
 	heard time.Time
+	said  time.Time // when something was last queued for the peer
 }
 
 // limits bound what one peer may cost. They outlive its flows.
@@ -160,9 +161,19 @@ func (f *flow) send(fr frame) {
 }
 
 func (f *flow) sendBytes(b []byte) {
+	f.mu.Lock()
+	f.said = time.Now()
+	f.mu.Unlock()
 	if !f.out.put(b) {
 		f.cancel()
 	}
+}
+
+// quietFor is how long nothing was said to the peer.
+func (f *flow) quietFor() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Since(f.said)
 }
 
 // sendEdits, sendRecords, sendLog and sendState cut long lists into frames. more asks
@@ -323,12 +334,15 @@ func (m *Mesh) adopt(f *flow) bool {
 	return true
 }
 
-// drop ends a flow and takes it out of the table.
+// drop ends a flow and takes it out of the table; with an overlay flow also the SIP flow
+// beside it, which has no pings of its own.
 func (m *Mesh) drop(f *flow, why error) {
+	var sip *flow
 	m.mu.Lock()
 	if m.flows[f.key] == f {
 		delete(m.flows, f.key)
 		if f.key.alpn == trust.ALPNOverlay {
+			sip = m.flows[flowKey{f.key.peer, trust.ALPNSIP}]
 			m.heard[f.key.peer] = f.lastHeard()
 			m.liveChanged()
 			m.gate.alone = m.reachable() == 0
@@ -341,6 +355,9 @@ func (m *Mesh) drop(f *flow, why error) {
 	}
 	m.mu.Unlock()
 	m.end(f)
+	if sip != nil {
+		m.drop(sip, why)
+	}
 }
 
 // end closes the connection without waiting for the peer.

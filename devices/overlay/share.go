@@ -42,6 +42,10 @@ func (m *Mesh) handle(f *flow, fr frame) error {
 		m.clock.hear(f.key.peer, fr.Clock)
 	}
 	switch fr.Kind {
+	case framePing:
+		if f.quietFor() > answerRest {
+			f.send(frame{Kind: framePing})
+		}
 	case frameHello:
 		m.takeHello(f, fr)
 	case frameEdits:

@@ -252,7 +252,7 @@ const (
 	many = 64
 	// quiet is how long a home is left alone before its idle cost is measured, and looked
 	// at for how long.
-	quiet, looked = 10 * time.Second, 20 * time.Second
+	quiet, looked = 45 * time.Second, 20 * time.Second
 )
 
 // cost is what an agent used in a time.

@@ -234,12 +234,12 @@ func (a *Agent) followLive(ctx context.Context) error {
 	}
 }
 
-// restAfter: this long after the last call ended, its memory goes back to the system.
+// restAfter: this long after a call ended or a device came or went, memory goes back to the system.
 const restAfter = 2 * time.Second
 
 func (a *Agent) followCalls(ctx context.Context) error {
-	calls := a.sip.Watch(ctx)
-	rest := time.NewTimer(restAfter) // a start leaves garbage too
+	calls, live := a.sip.Watch(ctx), a.mesh.WatchLive(ctx)
+	rest := time.NewTimer(restAfter) // a start leaves garbage too, and so do comers
 	defer rest.Stop()
 	for {
 		select {
@@ -248,6 +248,8 @@ func (a *Agent) followCalls(ctx context.Context) error {
 				return nil
 			}
 			a.publish(api.Event{Kind: "call", Call: &c})
+			rest.Reset(restAfter)
+		case <-live:
 			rest.Reset(restAfter)
 		case <-rest.C:
 			if !slices.ContainsFunc(a.sip.Calls(), func(c sessions.CallInfo) bool { return c.State != sessions.StateEnded }) {
