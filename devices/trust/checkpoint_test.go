@@ -1,0 +1,338 @@
+package trust
+
+import (
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"maps"
+	mrand "math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/hallway-home/hallway/devices"
+)
+
+// checkpoint puts one on top of what a replica knows, and keeps what was before.
+func (r *replica) checkpoint(t testing.TB, root *ecdsa.PrivateKey) {
+	t.Helper()
+	pieces, err := r.fold().checkpoint(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pieces {
+		r.edits[p.hash] = p
+	}
+	if f := r.fold(); f.base == nil || f.base.last != pieces[len(pieces)-1] {
+		t.Fatal("the checkpoint does not count")
+	}
+}
+
+// same compares homes but for where in the history they are.
+func same(t testing.TB, what string, got, want *devices.Roster) {
+	t.Helper()
+	a, b := *got, *want
+	a.Heads, b.Heads, a.Epoch, b.Epoch = nil, nil, 0, 0
+	if !reflect.DeepEqual(a, b) {
+		t.Fatalf("%s:\n%+v\nis not\n%+v", what, a, b)
+	}
+}
+
+// A crowd edits, somebody with the code makes a checkpoint on what he knows, all edit on, some
+// drop what was before and some do not, and there may be a second one beside: whatever order
+// and half the edits come in, all fold to one home, with what was dropped and without.
+func TestCheckpointsFoldTheSame(t *testing.T) {
+	for seed := range uint64(60) {
+		c := newCrowd(t, seed)
+		c.run(30)
+		for range 1 + c.r.IntN(3) {
+			n := c.pick()
+			want := n.fold().r
+			n.checkpoint(t, c.root)
+			same(t, "a checkpoint changed the home", n.fold().r, want)
+			if got := n.fold().r; got.Epoch <= want.Epoch {
+				t.Fatalf("epoch %d after %d", got.Epoch, want.Epoch)
+			}
+			for range 20 {
+				if n := c.pick(); c.r.IntN(2) == 0 {
+					before := n.fold().r
+					n.edits = prune(n.edits)
+					if got := n.fold().r; !reflect.DeepEqual(got, before) {
+						t.Fatalf("seed %d: dropping the old edits changed\n%+v\n%+v", seed, before, got)
+					}
+				}
+				c.run(1)
+			}
+		}
+		all := c.everything()
+		list := all.list()
+		want, _ := Fold(list)
+		for range 4 {
+			c.r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+			if got, _ := Fold(append(list, list[:len(list)/2]...)); !reflect.DeepEqual(got, want) {
+				t.Fatalf("seed %d: another order folds to\n%+v\n%+v", seed, got, want)
+			}
+		}
+		for _, n := range c.nodes {
+			n.edits = prune(n.edits)
+			n.take(all)
+			if got := fold(prune(n.edits), nil).r; !reflect.DeepEqual(got, want) {
+				t.Fatalf("seed %d: dropping before and after the exchange gives\n%+v\n%+v", seed, got, want)
+			}
+		}
+		for id := range want.Removed {
+			if want.Has(id) {
+				t.Fatalf("seed %d: %v was removed and belongs", seed, id)
+			}
+		}
+	}
+}
+
+// What owners may do to each other is the same on top of a checkpoint, also where one
+// proposed before it and the other agrees after it.
+func TestOwnersKeepTheirFamilies(t *testing.T) {
+	names := []string{"TV", "Phone", "Pad", "Child", "Code"}
+	for before := range 2 {
+		for a := range 4 {
+			for b := range 4 {
+				for target := range 4 {
+					var got [2]map[string]devices.Role
+					var voids [2]error
+					for with := range 2 {
+						tv, phone, pad, child, root := kinOf(t)
+						who := []*replica{tv, phone, pad, child}
+						all := &replica{edits: maps.Clone(child.edits)}
+						check := func() {
+							if with == 1 {
+								all.checkpoint(t, root)
+								all.edits = prune(all.edits)
+							}
+						}
+						if before == 0 {
+							check()
+						}
+						all.key = who[a].key
+						p := all.propose(t, who[target].key, 0)
+						if before == 1 {
+							check()
+						}
+						all.key = who[b].key
+						q := all.agree(t, p, day)
+						f := all.fold()
+						voids[with], got[with] = f.voids[q.hash], map[string]devices.Role{}
+						for i, n := range who {
+							got[with][names[i]] = f.r.Members[idOf(n.key)].Role
+						}
+					}
+					if !reflect.DeepEqual(got[0], got[1]) || fmt.Sprint(voids[0]) != fmt.Sprint(voids[1]) {
+						t.Fatalf("%s and %s on %s: %v %v, with a checkpoint %v %v", names[a], names[b], names[target], got[0], voids[0], got[1], voids[1])
+					}
+				}
+			}
+		}
+	}
+}
+
+// Nobody makes a checkpoint but with the code: not an owner, not the first one, not
+// with another root, not from the pieces of a true one.
+func TestOnlyTheCodeMakesCheckpoints(t *testing.T) {
+	tv, _, _, _, root := kinOf(t)
+	want := tv.fold().r
+	try := func(what string, edits ...*parsed) {
+		t.Helper()
+		got := &replica{edits: maps.Clone(tv.edits)}
+		for _, p := range edits {
+			got.edits[p.hash] = p
+		}
+		if f := got.fold(); f.base != nil {
+			t.Errorf("%s: it counts", what)
+		} else {
+			same(t, what, f.r, want)
+		}
+	}
+	pieces := func(key *ecdsa.PrivateKey, change func(*Edit)) (out []*parsed) {
+		made, err := tv.fold().checkpoint(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var parents []Hash
+		for i, p := range made {
+			e := p.edit
+			if i > 0 {
+				e.Parents = parents
+			}
+			change(&e)
+			q, err := sign(key, e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q.good = false
+			out, parents = append(out, q), []Hash{q.hash}
+		}
+		return out
+	}
+	try("signed by the first owner", pieces(tv.key, func(e *Edit) { e.Signer = idOf(tv.key) })...)
+	try("in the name of the root", pieces(tv.key, func(*Edit) {})...)
+	other := newKey(t)
+	try("by another root", pieces(other, func(e *Edit) { e.Root = devices.CompressedKey(&other.PublicKey) })...)
+	try("of another state", pieces(root, func(e *Edit) { e.State = make([]byte, 32) })...)
+	whole := pieces(root, func(*Edit) {})
+	for _, p := range whole {
+		if n := len(p.raw) + 64; n > MaxEdit-16 { // index, count and number may grow
+			t.Errorf("a piece of %d bytes", n)
+		}
+	}
+	try("without its first piece", whole[1:]...)
+	try("without its last piece", whole[:len(whole)-1]...)
+	last := *whole[len(whole)-1]
+	last.sigs, last.good = [][]byte{make([]byte, 64)}, false
+	try("with a forged end", append(whole[:len(whole)-1:len(whole)-1], &last)...)
+}
+
+// A whole home: its history is full, the checkpoint compacts it, edits go on; a member that
+// slept, one that has it in pieces out of order, one that joins and one that starts
+// again all have the same home, and the store is small.
+func TestFullHistoryCompacts(t *testing.T) {
+	l, owner := newLog(t), newKey(t)
+	code, err := l.Create(owner, CreateParams{HomeName: "Home", Name: "TV"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pad, m := admit(t, l, owner, "Pad", devices.RoleOwner)
+	_, gone := admit(t, l, owner, "Cam", devices.RoleDevice)
+	if err := l.Remove(owner, gone.Slug); err != nil {
+		t.Fatal(err)
+	}
+	slept := newLog(t)
+	if err := slept.Adopt(l.Edits(), l.Roster().Home, m.Node); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, l, owner, MaxEdits-removalReserve)
+	if err := l.SetRoom(owner, "Attic"); !errors.Is(err, ErrLogFull) {
+		t.Fatal(err)
+	}
+	before := l.Roster()
+	if err := l.Checkpoint(NewRecoveryCode()); !errors.Is(err, ErrRecovery) {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := l.Checkpoint(code); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d edits became %d in %v", MaxEdits-removalReserve, len(l.edits), time.Since(start).Round(time.Millisecond))
+	same(t, "compacted", l.Roster(), before)
+	if err := l.Checkpoint(code); !errors.Is(err, ErrNoneChanged) {
+		t.Fatal(err)
+	}
+	if err := l.SetRoom(owner, "Attic"); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Edits()) > 20 || !l.WasRemoved(gone.Slug) || len(l.History()) != 2 {
+		t.Fatalf("%d edits, %+v", len(l.Edits()), l.History())
+	}
+	again, err := OpenLog(l.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	joined := newLog(t)
+	if err := joined.Adopt(l.Edits(), l.Roster().Home, m.Node); err != nil {
+		t.Fatal(err)
+	}
+	pieces := l.Since(slept.Heads())
+	mrand.Shuffle(len(pieces), func(i, j int) { pieces[i], pieces[j] = pieces[j], pieces[i] })
+	for _, p := range pieces {
+		_, _ = slept.Merge([]SignedEdit{p}) // what comes before its parents is held
+	}
+	if _, err := l.Merge(slept.Edits()); err != nil {
+		t.Fatal(err)
+	}
+	for what, n := range map[string]*Log{"started again": again, "joined": joined, "slept": slept} {
+		if !reflect.DeepEqual(n.Roster(), l.Roster()) {
+			t.Errorf("%s: %+v", what, n.Roster())
+		}
+		if err := n.SetRoom(pad, "Cellar of "+what); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	share(t, l, joined, slept)
+	share(t, l, joined, slept)
+	if !reflect.DeepEqual(joined.Roster(), l.Roster()) || !reflect.DeepEqual(slept.Roster(), l.Roster()) {
+		t.Error("they are not one home")
+	}
+}
+
+// fill makes a history of a length, without the cost of folding it at each edit.
+func fill(t *testing.T, l *Log, key *ecdsa.PrivateKey, length int) {
+	t.Helper()
+	parent := l.Heads()
+	var edits []SignedEdit
+	for i := len(l.edits); i < length; i++ {
+		p, err := sign(key, Edit{Version: 1, Home: l.Roster().Home, Parents: parent, Signer: idOf(key), Op: OpName, Kind: SubjectRoom, Slug: "hall", Name: fmt.Sprint(i)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		edits, parent = append(edits, p.signed()), []Hash{p.hash}
+	}
+	if n, err := l.Merge(edits); err != nil || n != len(edits) {
+		t.Fatal(n, err)
+	}
+}
+
+// Who edited beside the checkpoint is told so; who only slept is not.
+func TestEditsBesideACheckpointAreShown(t *testing.T) {
+	l, owner := newLog(t), newKey(t)
+	code, err := l.Create(owner, CreateParams{HomeName: "Home", Name: "TV"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pad, m := admit(t, l, owner, "Pad", devices.RoleOwner)
+	cut, slept := newLog(t), newLog(t)
+	for _, n := range []*Log{cut, slept} {
+		if err := n.Adopt(l.Edits(), l.Roster().Home, m.Node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.SetRoom(owner, "Hall"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cut.Merge(l.Edits()); err != nil {
+		t.Fatal(err)
+	}
+	if err := cut.SetRoom(pad, "Attic"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Checkpoint(code); err != nil {
+		t.Fatal(err)
+	}
+	share(t, l, cut, slept)
+	for n, want := range map[*Log]int{cut: 1, slept: 0, l: 0} {
+		again, err := OpenLog(n.store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h := again.History(); len(h) != 1+want || want == 1 && (h[1].Void != errBeside.Error() || h[1].By != "Pad") {
+			t.Errorf("%+v", h)
+		}
+		if !reflect.DeepEqual(n.Roster(), l.Roster()) {
+			t.Errorf("%+v", n.Roster())
+		}
+	}
+}
+
+// Whom the others removed does not come back by the word of an owner who knows of it.
+func TestRemovedDeviceIsNotMadeAnOwner(t *testing.T) {
+	tv, phone, _, _ := kin(t)
+	cam, _ := tv.admit(t, "Cam", devices.RoleDevice)
+	phone.take(cam)
+	phone.edit(t, phone.key, removal(cam.key))
+	for _, e := range []Edit{
+		{Op: OpAdmit, Key: devices.CompressedKey(&cam.key.PublicKey), Role: devices.RoleOwner, Name: "Cam"},
+		{Op: OpChange, Node: idOf(cam.key), Role: devices.RoleOwner},
+	} {
+		tv.take(phone)
+		tv.edit(t, tv.key, e)
+		if r := tv.fold().r; r.Has(idOf(cam.key)) {
+			t.Errorf("%s: it belongs again", e.Op)
+		}
+	}
+}
