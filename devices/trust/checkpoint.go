@@ -26,9 +26,9 @@ const (
 	// pieceSize is what one piece carries of the state: it leaves room for keys, hashes
 	// and signature in MaxEdit.
 	pieceSize = 224
-	// maxPieces bounds a checkpoint: 896 KiB hold 128 members and 256 rules with the longest
+	// MaxPieces bounds a checkpoint: 896 KiB hold 128 members and 256 rules with the longest
 	// names, and what a full history leaves behind of removed keys and taken slugs.
-	maxPieces = 4096
+	MaxPieces = 4096
 )
 
 // Why no checkpoint is made.
@@ -36,6 +36,7 @@ var (
 	ErrStateSize   = errors.New("the home holds too many names for a checkpoint; make a new home")
 	ErrStillWaits  = errors.New("a removal by one owner still waits for its 24 hours; make the checkpoint after that")
 	errBeside      = errors.New("the checkpoint does not know it; do it again")
+	ErrBehind      = errors.New("not all owners have been seen with what this device knows, and a checkpoint ends what they did apart from it; bring them into the network and try again, or remove them")
 	ErrNoneChanged = errors.New("nothing happened since the last checkpoint")
 )
 
@@ -93,7 +94,7 @@ type base struct {
 var stateDecMode = mustStateDecMode()
 
 func mustStateDecMode() cbor.DecMode {
-	m, err := cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, MaxNestedLevels: 8, MaxArrayElements: maxPieces * pieceSize, MaxMapPairs: 64}.DecMode()
+	m, err := cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, MaxNestedLevels: 8, MaxArrayElements: MaxPieces * pieceSize, MaxMapPairs: 64}.DecMode()
 	if err != nil {
 		panic(err) // constant options
 	}
@@ -375,7 +376,7 @@ func (f *folder) checkpoint(root *ecdsa.PrivateKey) ([]*parsed, error) {
 		number = f.base.last.edit.Number + 1
 	}
 	chunks := slices.Collect(slices.Chunk(raw, pieceSize))
-	if len(chunks) > maxPieces {
+	if len(chunks) > MaxPieces {
 		return nil, fmt.Errorf("%w (%d KiB)", ErrStateSize, len(raw)>>10)
 	}
 	var out []*parsed

@@ -336,3 +336,38 @@ func TestRemovedDeviceIsNotMadeAnOwner(t *testing.T) {
 		}
 	}
 }
+
+// Who was removed, or made a device, has no say on top of a checkpoint and becomes no owner.
+func TestCheckpointKeepsOutWhoIsOut(t *testing.T) {
+	tv, root := bornHome(t)
+	spy, _ := tv.admit(t, "Spy", devices.RoleOwner)
+	former, _ := tv.admit(t, "Former", devices.RoleOwner)
+	cam, _ := tv.admit(t, "Cam", devices.RoleDevice)
+	door, _ := tv.admit(t, "Door", devices.RoleDevice)
+	tv.edit(t, tv.key, removal(spy.key))
+	tv.edit(t, tv.key, removal(cam.key))
+	tv.edit(t, tv.key, Edit{Op: OpChange, Node: idOf(former.key), Role: devices.RoleDevice})
+	tv.checkpoint(t, root)
+	want := tv.fold().r
+	admit := func(k *ecdsa.PrivateKey, role devices.Role) Edit {
+		return Edit{Op: OpAdmit, Key: devices.CompressedKey(&k.PublicKey), Role: role, Name: "Back"}
+	}
+	for _, by := range []*ecdsa.PrivateKey{spy.key, former.key, cam.key} {
+		tv.edit(t, by, removal(door.key))
+		tv.edit(t, by, admit(newKey(t), devices.RoleOwner))
+		tv.edit(t, by, Edit{Op: OpPropose, Node: idOf(tv.key)})
+	}
+	for _, by := range []*ecdsa.PrivateKey{tv.key, root} {
+		for _, role := range []devices.Role{devices.RoleOwner, devices.RoleDevice} {
+			tv.edit(t, by, admit(spy.key, role))
+			tv.edit(t, by, admit(cam.key, role))
+		}
+		tv.edit(t, by, Edit{Op: OpChange, Node: idOf(former.key), Role: devices.RoleOwner})
+		tv.edit(t, by, Edit{Op: OpChange, Node: idOf(cam.key), Role: devices.RoleOwner})
+	}
+	same(t, "somebody came back", tv.fold().r, want)
+	tv.checkpoint(t, root)
+	tv.edits = prune(tv.edits)
+	tv.edit(t, root, Edit{Op: OpChange, Node: idOf(former.key), Role: devices.RoleOwner})
+	same(t, "a second checkpoint changed it", tv.fold().r, want)
+}

@@ -68,7 +68,7 @@ func (l *Log) piece(p *parsed, s *sifter) {
 		s.refuse(err)
 		return
 	}
-	if len(l.pieces) >= 2*maxPieces {
+	if len(l.pieces) >= 2*MaxPieces {
 		clear(l.pieces)
 	}
 	l.pieces[p.hash] = p

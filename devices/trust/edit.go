@@ -231,7 +231,7 @@ func wellFormed(e Edit) error {
 	if (e.Op == OpAgree) != (len(e.Proposal) == len(Hash{})) {
 		return fmt.Errorf("%w: an agreement names one proposal", ErrEditForm)
 	}
-	if piece := len(e.State) == len(Hash{}) && e.Number > 0 && e.Index >= 0 && e.Index < e.Count && e.Count <= maxPieces && len(e.Chunk) > 0; (e.Op == OpCheckpoint) != piece {
+	if piece := len(e.State) == len(Hash{}) && e.Number > 0 && e.Index >= 0 && e.Index < e.Count && e.Count <= MaxPieces && len(e.Chunk) > 0; (e.Op == OpCheckpoint) != piece {
 		return fmt.Errorf("%w: a piece of a checkpoint says which one it is", ErrEditForm)
 	}
 	role := e.Role == devices.RoleOwner || e.Role == devices.RoleDevice
