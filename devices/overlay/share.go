@@ -41,7 +41,7 @@ func (m *Mesh) handle(f *flow, fr frame) error {
 	if fr.Clock != 0 {
 		m.clock.hear(f.key.peer, fr.Clock)
 	}
-	if len(fr.Heads) > 0 {
+	if n := len(fr.Heads); n > 0 && n <= maxHeads {
 		m.mu.Lock()
 		f.heads = fr.Heads
 		m.mu.Unlock()

@@ -365,25 +365,31 @@ func (l *Log) Checkpoint(code RecoveryCode) error {
 	return l.put("roster.checkpoint", false, pieces...)
 }
 
-// checkpoint signs the pieces.
+// checkpoint signs what was folded.
 func (f *folder) checkpoint(root *ecdsa.PrivateKey) ([]*parsed, error) {
 	raw, err := encMode.Marshal(f.state())
 	if err != nil {
 		return nil, err
 	}
-	sum, number := sha256.Sum256(raw), uint64(1)
+	number := uint64(1)
 	if f.base != nil {
 		number = f.base.last.edit.Number + 1
 	}
+	return split(root, f.r, number, raw)
+}
+
+// split signs the pieces of a state.
+func split(root *ecdsa.PrivateKey, r *devices.Roster, number uint64, raw []byte) ([]*parsed, error) {
+	sum := sha256.Sum256(raw)
 	chunks := slices.Collect(slices.Chunk(raw, pieceSize))
 	if len(chunks) > MaxPieces {
 		return nil, fmt.Errorf("%w (%d KiB)", ErrStateSize, len(raw)>>10)
 	}
 	var out []*parsed
-	parents := f.r.Heads[:1] // the state names them all
+	parents := r.Heads[:1] // the state names them all
 	for i, c := range chunks {
 		p, err := sign(root, Edit{
-			Version: 1, Home: f.r.Home, Parents: slices.Clone(parents), Op: OpCheckpoint, Signer: devices.NodeID(f.r.Home),
+			Version: 1, Home: r.Home, Parents: slices.Clone(parents), Op: OpCheckpoint, Signer: devices.NodeID(r.Home),
 			Root: devices.CompressedKey(&root.PublicKey), State: sum[:], Number: number, Index: i, Count: len(chunks), Chunk: c,
 		})
 		if err != nil {

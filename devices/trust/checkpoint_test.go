@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"maps"
 	mrand "math/rand/v2"
+	"os"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -370,4 +373,73 @@ func TestCheckpointKeepsOutWhoIsOut(t *testing.T) {
 	tv.edits = prune(tv.edits)
 	tv.edit(t, root, Edit{Op: OpChange, Node: idOf(former.key), Role: devices.RoleOwner})
 	same(t, "a second checkpoint changed it", tv.fold().r, want)
+}
+
+// The power fails before and after each write of a checkpoint, at who makes it and at who hears
+// of it: the store holds the home with all its edits, or compacted, and hears of the rest again.
+func TestCheckpointIsOneWrite(t *testing.T) {
+	type node struct {
+		*Log
+		images map[string][]byte
+	}
+	open := func() *node {
+		dir, n := t.TempDir(), &node{images: map[string][]byte{}}
+		s, err := devices.OpenStore(dir, devices.StoreOptions{Hook: func(point string) {
+			if raw, err := os.ReadFile(filepath.Join(dir, "hallway.db")); err == nil { //nolint:gosec // the test's own folder
+				n.images[point] = raw
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		if n.Log, err = OpenLog(s); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	maker, other, owner := open(), open(), newKey(t)
+	code, err := maker.Create(owner, CreateParams{HomeName: "Home", Name: "TV"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, m := admit(t, maker.Log, owner, "Pad", devices.RoleOwner)
+	if err := other.Adopt(maker.Edits(), maker.Roster().Home, m.Node); err != nil {
+		t.Fatal(err)
+	}
+	before := maker.Roster()
+	if err := maker.Checkpoint(code); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Merge(maker.Edits()); err != nil {
+		t.Fatal(err)
+	}
+	for point, raw := range map[string][]byte{
+		"roster.checkpoint.before": maker.images["roster.checkpoint.before"], "roster.checkpoint.after": maker.images["roster.checkpoint.after"],
+		"roster.merge.before": other.images["roster.merge.before"], "roster.merge.after": other.images["roster.merge.after"],
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "hallway.db"), raw, 0o600); err != nil || len(raw) == 0 {
+			t.Fatal(point, err)
+		}
+		s, err := devices.OpenStore(dir, devices.StoreOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := OpenLog(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := before
+		if strings.HasSuffix(point, ".after") {
+			want = maker.Roster()
+		}
+		if !reflect.DeepEqual(l.Roster(), want) {
+			t.Errorf("%s: %+v", point, l.Roster())
+		}
+		if _, err := l.Merge(maker.Edits()); err != nil || !reflect.DeepEqual(l.Roster(), maker.Roster()) {
+			t.Errorf("%s: %v", point, err)
+		}
+		_ = s.Close()
+	}
 }

@@ -47,7 +47,7 @@ const (
 	MaxParents = 4
 	// MaxMembers bounds the living keys of a home.
 	MaxMembers = 128
-	// MaxEdits bounds a log before checkpoints compact it.
+	// MaxEdits bounds the edits since the last checkpoint, which Log.Checkpoint compacts.
 	MaxEdits = 8192
 	// removalReserve is the room in a full log that is kept for removals: a home that
 	// grew too long must still be able to put somebody out.
