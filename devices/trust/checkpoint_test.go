@@ -262,6 +262,19 @@ func TestFullHistoryCompacts(t *testing.T) {
 	if !reflect.DeepEqual(joined.Roster(), l.Roster()) || !reflect.DeepEqual(slept.Roster(), l.Roster()) {
 		t.Error("they are not one home")
 	}
+	want := l.Roster()
+	if err := errors.Join(l.Checkpoint(code), l.Remove(owner, m.Slug)); err != nil {
+		t.Fatal(err)
+	}
+	if err := slept.SetRoom(pad, "Attic"); err != nil { // beside, by who is removed then
+		t.Fatal(err)
+	}
+	share(t, slept, l, joined)
+	for _, n := range []*Log{joined, slept} {
+		if !reflect.DeepEqual(n.Roster(), l.Roster()) || n.Roster().Has(m.Node) || len(n.Edits()) != len(l.Edits()) || len(n.Roster().Rooms) != len(want.Rooms) {
+			t.Errorf("after the second checkpoint: %+v", n.Roster())
+		}
+	}
 }
 
 // fill makes a history of a length, without the cost of folding it at each edit.
