@@ -63,7 +63,7 @@ func (b *base) yields(last *parsed) bool {
 // pieceRoot checks a piece by itself.
 func pieceRoot(p *parsed) (*ecdsa.PublicKey, error) {
 	root, err := devices.ParseCompressedKey(p.edit.Root)
-	if err != nil || devices.HomeIDOf(root) != p.edit.Home || !p.byRoot() {
+	if err != nil || devices.HomeIDOf(root) != p.edit.Home || !p.byRoot() { // check: checkpoint root
 		return nil, ErrEditSignature
 	}
 	return root, p.checkSignature(root)
