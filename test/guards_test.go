@@ -26,6 +26,7 @@ func guards() []guard {
 		{"binding signature", "devices/overlay", "TestBinding"},
 		{"blob hash", "devices/overlay", "TestBlobHash"},
 		{"roster signature", "devices/trust", "."},
+		{"checkpoint root", "devices/trust", "OnlyTheCode"},
 		{"code limit", "devices/pairing", "."},
 		{"on-link source", "discovery/mdns", "."},
 		{"on-link source", "discovery/ssdp", "ThreeTimes"},

@@ -46,10 +46,11 @@ type flow struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	limits   *limits     // of the peer, whatever flow it uses
-	fines    int         // owned by the reader
-	compared bool        // rosters are equal as far as the peer tells; guarded by Mesh.mu
-	served   atomic.Bool // SIP only: handed to the SIP library
+	limits   *limits      // of the peer, whatever flow it uses
+	fines    int          // owned by the reader
+	compared bool         // rosters are equal as far as the peer tells; guarded by Mesh.mu
+	heads    []trust.Hash // of the peer's roster, as it said last; guarded by Mesh.mu
+	served   atomic.Bool  // SIP only: handed to the SIP library
 
 	mu    sync.Mutex
 	heard time.Time

@@ -41,6 +41,11 @@ func (m *Mesh) handle(f *flow, fr frame) error {
 	if fr.Clock != 0 {
 		m.clock.hear(f.key.peer, fr.Clock)
 	}
+	if n := len(fr.Heads); n > 0 && n <= maxHeads {
+		m.mu.Lock()
+		f.heads = fr.Heads
+		m.mu.Unlock()
+	}
 	switch fr.Kind {
 	case framePing:
 		if f.quietFor() > answerRest {
@@ -109,6 +114,18 @@ func (m *Mesh) takeHello(f *flow, fr frame) {
 		m.gate.look()
 		m.mu.Unlock()
 	}
+}
+
+// Agrees reports whether a peer that is connected has told, at most digestEvery ago, that its
+// roster is this node's.
+func (m *Mesh) Agrees(id devices.NodeID) bool {
+	f := m.flow(id, trust.ALPNOverlay)
+	if f == nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Equal(f.heads, m.cfg.Roster.Heads())
 }
 
 // knowsHeads reports whether this node has everything that a peer with these heads has.

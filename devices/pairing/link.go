@@ -23,7 +23,7 @@ const (
 	// editsPerFrame keeps a frame of edits well under it.
 	editsPerFrame = 64
 	// maxEditFrames bounds what a lying owner can make a device hold.
-	maxEditFrames = trust.MaxEdits/editsPerFrame + 1
+	maxEditFrames = (trust.MaxEdits+trust.MaxPieces)/editsPerFrame + 1
 	version       = "hallway-pair/1"
 )
 

@@ -10,4 +10,6 @@
 // owner removes at once only those it made itself; two who are not of one branch remove
 // others; one alone removes any other after 24 hours. Of an owner removed only those edits count
 // that the removers knew. See settle for why.
+//
+// A checkpoint by the recovery code stands in the place of all edits before it, see base.
 package trust

@@ -35,6 +35,8 @@ const (
 	OpForeign Op = "foreign" // a foreign device gets a name and its speakers
 	OpPropose Op = "propose" // an owner wants another owner out
 	OpAgree   Op = "agree"   // a second owner agrees, or the same one after removalWait
+
+	OpCheckpoint Op = "checkpoint" // a piece of what stands for all edits so far; the root's alone
 )
 
 const (
@@ -45,7 +47,7 @@ const (
 	MaxParents = 4
 	// MaxMembers bounds the living keys of a home.
 	MaxMembers = 128
-	// MaxEdits bounds a log before checkpoints compact it.
+	// MaxEdits bounds the edits since the last checkpoint, which Log.Checkpoint compacts.
 	MaxEdits = 8192
 	// removalReserve is the room in a full log that is kept for removals: a home that
 	// grew too long must still be able to put somebody out.
@@ -106,6 +108,11 @@ type Edit struct {
 	URI      string        `cbor:"21,keyasint,omitempty"` // foreign; Nodes are its speakers
 	Proposal []byte        `cbor:"22,keyasint,omitempty"` // agree: hash of the edit that proposes
 	At       int64         `cbor:"23,keyasint,omitempty"` // propose, agree: home time in Unix seconds; see removalWait
+	State    []byte        `cbor:"24,keyasint,omitempty"` // checkpoint: hash of the whole state
+	Number   uint64        `cbor:"25,keyasint,omitempty"` // checkpoint: one more than the one before
+	Index    int           `cbor:"26,keyasint,omitempty"` // checkpoint: which piece, from 0
+	Count    int           `cbor:"27,keyasint,omitempty"` // checkpoint: of how many
+	Chunk    []byte        `cbor:"28,keyasint,omitempty"` // checkpoint: the piece
 }
 
 // SignedEdit is an edit as it travels: the exact bytes that were signed.
@@ -224,6 +231,9 @@ func wellFormed(e Edit) error {
 	if (e.Op == OpAgree) != (len(e.Proposal) == len(Hash{})) {
 		return fmt.Errorf("%w: an agreement names one proposal", ErrEditForm)
 	}
+	if piece := len(e.State) == len(Hash{}) && e.Number > 0 && e.Index >= 0 && e.Index < e.Count && e.Count <= MaxPieces && len(e.Chunk) > 0; (e.Op == OpCheckpoint) != piece {
+		return fmt.Errorf("%w: a piece of a checkpoint says which one it is", ErrEditForm)
+	}
 	role := e.Role == devices.RoleOwner || e.Role == devices.RoleDevice
 	if e.Op == OpAdmit && !role || e.Op == OpChange && !role && e.Role != "" {
 		return fmt.Errorf("%w: unknown role", ErrEditForm)
@@ -262,7 +272,7 @@ func PlainText(s string) string {
 
 func known(op Op) bool {
 	switch op {
-	case OpGenesis, OpAdmit, OpRemove, OpName, OpMerge, OpChange, OpDelete, OpRule, OpForeign, OpPropose, OpAgree:
+	case OpGenesis, OpAdmit, OpRemove, OpName, OpMerge, OpChange, OpDelete, OpRule, OpForeign, OpPropose, OpAgree, OpCheckpoint:
 		return true
 	}
 	return false

@@ -14,7 +14,10 @@ import (
 // effect changes the roster, or says why it does not.
 func (f *folder) effect(en *entry) error {
 	e := en.edit
-	if e.Op == OpGenesis {
+	switch {
+	case f.base != nil && en.parsed == f.base.last:
+		return f.resume()
+	case e.Op == OpGenesis:
 		return f.genesis(en)
 	}
 	if f.r == nil || e.Home != f.r.Home {

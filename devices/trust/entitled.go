@@ -38,6 +38,10 @@ func (s *settler) kind(en *entry) effectKind {
 
 // look takes one edit, parents before children, and judges by its ancestors alone.
 func (s *settler) look(en *entry) {
+	if s.f.base != nil && en == s.first {
+		s.seed(en)
+		return
+	}
 	var anc bits
 	for _, p := range en.edit.Parents {
 		anc = anc.union(s.anc[p])

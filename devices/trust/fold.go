@@ -41,6 +41,7 @@ type parsed struct {
 	raw  []byte
 	sigs [][]byte // more than one only if somebody signed the same bytes twice
 	good bool     // a signature was found to fit the key that the edit names
+	base *base    // the last piece of a checkpoint: what it was found to say
 }
 
 func parse(s SignedEdit) (*parsed, error) {
@@ -104,6 +105,9 @@ func fold(edits map[Hash]*parsed, held map[Hash]bool) *folder {
 	}
 	if f.r != nil {
 		f.r.Epoch = uint64(len(f.entries))
+		if f.base != nil {
+			f.r.Epoch += f.base.state.Epoch + uint64(len(f.base.pieces)-1)
+		}
 		f.r.Heads = f.heads()
 	}
 	return f
@@ -116,6 +120,8 @@ type entry struct {
 
 type folder struct {
 	r       *devices.Roster
+	base    *base    // the checkpoint on which everything stands; nil without one
+	owners  *settler // nil without a first edit
 	root    *ecdsa.PublicKey
 	entries map[Hash]*entry // those that hang together with a first edit
 	order   []*entry        // the same, parents first
@@ -134,15 +140,22 @@ type folder struct {
 func newFolder(edits map[Hash]*parsed) *folder {
 	f := &folder{
 		entries: map[Hash]*entry{}, kids: map[Hash][]*entry{}, voids: map[Hash]error{}, slugs: map[string]bool{},
-		verdict: map[Hash]error{}, cut: map[Hash]bool{}, demoted: map[devices.NodeID]bool{},
+		verdict: map[Hash]error{}, cut: map[Hash]bool{}, demoted: map[devices.NodeID]bool{}, base: findBase(edits),
 	}
 	var next []*entry
 	for _, p := range edits {
 		en := &entry{parsed: p, wait: len(p.edit.Parents)}
+		first := en.wait == 0
+		if f.base != nil {
+			first = p == f.base.last
+		}
+		if p.edit.Op == OpCheckpoint && !first {
+			continue // not all of it is here, or it does not count
+		}
 		for _, parent := range p.edit.Parents {
 			f.kids[parent] = append(f.kids[parent], en)
 		}
-		if en.wait == 0 {
+		if first {
 			next = append(next, en)
 			f.ready = append(f.ready, en)
 		}
@@ -159,7 +172,9 @@ func newFolder(edits map[Hash]*parsed) *folder {
 		}
 	}
 	for _, en := range f.entries {
-		en.wait = len(en.edit.Parents)
+		if en.wait = len(en.edit.Parents); f.base != nil && en.parsed == f.base.last {
+			en.wait = 0
+		}
 	}
 	heap.Init(&f.ready)
 	return f
@@ -202,14 +217,18 @@ func (f *folder) genesis(en *entry) error {
 		return errNotFirst
 	}
 	f.root = root
-	f.r = &devices.Roster{
-		Home: e.Home, Name: e.HomeName, HomeKey: e.HomeKey,
+	f.r = emptyRoster(e.Home, e.HomeName, e.HomeKey)
+	e.Role = devices.RoleOwner
+	return f.admit(e)
+}
+
+func emptyRoster(home devices.HomeID, name string, key []byte) *devices.Roster {
+	return &devices.Roster{
+		Home: home, Name: name, HomeKey: key,
 		Members: map[devices.NodeID]devices.Member{}, Removed: map[devices.NodeID]bool{},
 		Rooms: map[string]devices.Room{}, Groups: map[string]devices.Group{}, Persons: map[string]devices.Person{},
 		Adopted: map[string]devices.Adopted{}, Rules: map[devices.RuleKey]devices.Rule{}, Pending: map[Hash]devices.Proposal{},
 	}
-	e.Role = devices.RoleOwner
-	return f.admit(e)
 }
 
 // genesisRoot checks a first edit by itself and gives the home's root key.

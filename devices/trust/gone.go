@@ -23,6 +23,13 @@ func (l *Log) WasRemoved(slug string) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.base != nil {
+		for _, x := range l.base.state.Removed {
+			if s := Slugify(x.Name); s == slug || s == base {
+				return true
+			}
+		}
+	}
 	for _, p := range l.edits {
 		e := p.edit
 		if len(e.Key) == 0 || !r.Removed[nodeOf(e.Key)] {

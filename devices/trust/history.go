@@ -3,6 +3,7 @@ package trust
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/hallway-home/hallway/devices"
@@ -27,6 +28,9 @@ func (l *Log) History() []Event {
 	if f.r != nil {
 		names[devices.NodeID(f.r.Home)] = "recovery code"
 	}
+	if f.base != nil {
+		maps.Copy(names, f.admitted())
+	}
 	var out []Event
 	for _, en := range f.applied {
 		e := en.edit
@@ -41,6 +45,10 @@ func (l *Log) History() []Event {
 			ev.Void = err.Error()
 		}
 		out = append(out, ev)
+	}
+	for _, p := range l.beside {
+		e := p.edit
+		out = append(out, Event{Number: len(out) + 1, Hash: p.hash, Op: e.Op, By: cmp.Or(names[e.Signer], e.Signer.Short()), What: what(e, names), Void: errBeside.Error()})
 	}
 	return out
 }
@@ -83,6 +91,8 @@ func what(e Edit, names map[devices.NodeID]string) string {
 	case OpRule:
 		who := cmp.Or(strings.Join(e.Members, ", "), "nobody")
 		return strings.TrimSpace(fmt.Sprintf("%s on %s: %s %s", e.Right, e.Slug, who, e.Hours))
+	case OpCheckpoint:
+		return "all edits before this one are compacted"
 	case OpMerge:
 		return "joins what happened at once"
 	}

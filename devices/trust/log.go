@@ -27,7 +27,7 @@ var (
 	ErrNoSecond   = errors.New("one of the two owners was made an owner by the other, so they count as one")
 	ErrRule       = errors.New("this rule cannot be made")
 	ErrRecovery   = errors.New("this recovery code belongs to another home")
-	ErrLogFull    = errors.New("the home's history is full; only removals are still possible, make a new home")
+	ErrLogFull    = errors.New("the home's history is full; only removals are still possible; compact it with `hallway home checkpoint` and the recovery code")
 	ErrLastOwner  = errors.New("the last owner cannot be removed; make another device an owner first")
 	ErrRemoved    = errors.New("this device was removed from the home")
 	ErrNotFound   = errors.New("nothing in this home has that name; `hallway devices` and `hallway rooms` list them")
@@ -41,6 +41,9 @@ type Log struct {
 
 	mu      sync.Mutex
 	edits   map[Hash]*parsed
+	base    *base            // the checkpoint that edits begin with, see there; nil without one
+	pieces  map[Hash]*parsed // of checkpoints that have not come as a whole
+	beside  []*parsed        // what the last checkpoint did not know
 	orphans map[Hash]*parsed // wait for their parents
 	signers signers
 	watch   map[chan struct{}]struct{}
@@ -64,7 +67,7 @@ type Options struct {
 // OpenLog loads the stored log.
 func OpenLog(store *devices.Store, opt ...Options) (*Log, error) {
 	l := &Log{
-		store: store, edits: map[Hash]*parsed{}, orphans: map[Hash]*parsed{}, seen: map[Hash]time.Time{},
+		store: store, edits: map[Hash]*parsed{}, orphans: map[Hash]*parsed{}, pieces: map[Hash]*parsed{}, seen: map[Hash]time.Time{},
 		signers: newSigners(), watch: map[chan struct{}]struct{}{}, started: time.Now(),
 	}
 	for _, o := range opt {
@@ -90,10 +93,10 @@ func (l *Log) load(tx devices.Tx) error {
 	if err != nil {
 		return err
 	}
-	for range 2 { // the key of a device may come after the edit that makes it an owner
-		for _, p := range l.edits {
-			l.signers.learn(p)
-		}
+	l.base = findBase(l.edits)
+	l.signers = learnAll(l.base, l.edits)
+	if err := l.loadBeside(tx); err != nil {
+		return err
 	}
 	return l.loadSeen(tx)
 }
@@ -221,7 +224,7 @@ func (l *Log) add(key *ecdsa.PrivateKey, point string, edits ...Edit) error {
 	if op := edits[0].Op; op == OpRemove || op == OpPropose || op == OpAgree {
 		limit = MaxEdits
 	}
-	if len(l.edits) >= limit {
+	if l.length() >= limit {
 		return ErrLogFull
 	}
 	var out []*parsed
@@ -270,15 +273,23 @@ func (l *Log) put(point string, strict bool, edits ...*parsed) error {
 	for _, p := range edits {
 		all[p.hash] = p
 	}
-	seen := l.firstSeen(edits)
+	b := findBase(all)
+	if b != l.base {
+		all = prune(all)
+	}
+	seen := l.firstSeen(b, edits)
 	f := fold(all, l.waiting(all, seen))
 	for _, p := range edits {
 		if err := f.voids[p.hash]; strict && err != nil {
 			return err
 		}
 	}
+	beside := l.lost(b, all)
 	err := l.store.Update(point, func(tx devices.Tx) error {
 		for _, p := range edits {
+			if all[p.hash] == nil {
+				continue
+			}
 			val, err := encMode.Marshal(p.signed())
 			if err != nil {
 				return err
@@ -287,10 +298,20 @@ func (l *Log) put(point string, strict bool, edits ...*parsed) error {
 				return err
 			}
 		}
+		if b != l.base {
+			if err := l.compact(tx, all, beside); err != nil {
+				return err
+			}
+		}
 		return l.storeSeen(tx, seen)
 	})
 	if err != nil {
 		return err
+	}
+	if b != l.base {
+		l.base, l.beside, l.signers = b, beside, learnAll(b, all)
+		clear(l.pieces)
+		clear(l.orphans)
 	}
 	l.edits, l.seen = all, seen
 	for _, p := range edits {

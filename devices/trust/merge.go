@@ -74,7 +74,7 @@ func (l *Log) Merge(edits []SignedEdit) (added int, err error) {
 	if r == nil {
 		return 0, ErrNoHome
 	}
-	s := sifter{have: l.edits, signers: l.signers.clone(), wait: map[Hash]*parsed{}, room: MaxEdits - len(l.edits)}
+	s := sifter{have: l.edits, signers: l.signers.clone(), wait: map[Hash]*parsed{}, room: MaxEdits - l.length()}
 	for _, e := range edits {
 		p, err := parse(e)
 		switch {
@@ -83,11 +83,17 @@ func (l *Log) Merge(edits []SignedEdit) (added int, err error) {
 			s.refuse(err)
 		case p.edit.Home != r.Home:
 			s.refuse(ErrEditHome)
+		case p.edit.Op == OpCheckpoint:
+			l.piece(p, &s)
+		case p.edit.Op == OpGenesis && l.base != nil: // of one who does not have the checkpoint yet
 		case p.edit.Op == OpGenesis:
 			s.refuse(fmt.Errorf("%w: a second first edit", ErrEditForm))
 		default:
 			s.wait[p.hash] = p
 		}
+	}
+	if b := findBase(l.pieces); b != nil && l.base.yields(b.last) {
+		s.startAt(b)
 	}
 	fresh := slices.Collect(maps.Keys(s.wait))
 	for h, p := range l.orphans {
@@ -113,6 +119,9 @@ func (l *Log) Merge(edits []SignedEdit) (added int, err error) {
 func (l *Log) hold(p *parsed, s *sifter) {
 	if p == nil {
 		return
+	}
+	if l.base != nil && l.signers.owners[p.edit.Signer] == nil {
+		return // of before the checkpoint
 	}
 	if err := l.signers.accept(p); err != nil {
 		s.refuse(err)
@@ -193,9 +202,16 @@ func (l *Log) Adopt(edits []SignedEdit, home devices.HomeID, self devices.NodeID
 		return ErrHomeExists
 	}
 	s := sifter{signers: newSigners(), wait: map[Hash]*parsed{}, room: MaxEdits}
+	pieces := map[Hash]*parsed{}
 	for _, e := range edits {
 		p, err := parse(e)
 		if err != nil || p.edit.Home != home {
+			continue
+		}
+		if p.edit.Op == OpCheckpoint {
+			if _, err := pieceRoot(p); err == nil {
+				pieces[p.hash] = p
+			}
 			continue
 		}
 		if p.edit.Op == OpGenesis {
@@ -205,6 +221,9 @@ func (l *Log) Adopt(edits []SignedEdit, home devices.HomeID, self devices.NodeID
 			s.signers.learn(p)
 		}
 		s.wait[p.hash] = p
+	}
+	if b := findBase(pieces); b != nil {
+		s.startAt(b)
 	}
 	s.run()
 	all := map[Hash]*parsed{}

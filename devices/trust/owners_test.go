@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,14 +13,19 @@ import (
 
 // kin is a home of three: the TV made the phone and the pad owners, the pad made the child.
 func kin(t testing.TB) (tv, phone, pad, child *replica) {
-	tv, _ = bornHome(t)
+	tv, phone, pad, child, _ = kinOf(t)
+	return
+}
+
+func kinOf(t testing.TB) (tv, phone, pad, child *replica, root *ecdsa.PrivateKey) {
+	tv, root = bornHome(t)
 	phone, _ = tv.admit(t, "Phone", devices.RoleOwner)
 	pad, _ = tv.admit(t, "Pad", devices.RoleOwner)
 	child, _ = pad.admit(t, "Child", devices.RoleOwner)
 	for _, n := range []*replica{tv, phone, pad} {
 		n.take(child)
 	}
-	return tv, phone, pad, child
+	return tv, phone, pad, child, root
 }
 
 func TestTwoOwnersRemoveAThird(t *testing.T) {

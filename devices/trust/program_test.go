@@ -135,9 +135,11 @@ func TestFoldIsIndependentOfOrder(t *testing.T) {
 
 // A stolen key that was put out may sign whatever it likes on whatever it knew, with as
 // many owners of its own making, and whoever carries it to the others: nothing changes.
+// So it is in a home with a checkpoint before or after the removal.
 func TestRemovedOwnerGainsNothing(t *testing.T) {
 	removed := map[string]int{}
-	for seed := range uint64(70) {
+	for seed := range uint64(120) {
+		when := seed % 3 // 0: no checkpoint, 1: before the removal, 2: after it
 		c := newCrowd(t, seed)
 		for range 5 { // a tree of owners, each with a device
 			n := c.pick()
@@ -150,17 +152,26 @@ func TestRemovedOwnerGainsNothing(t *testing.T) {
 		for len(home.fold().r.Heads) > 1 {
 			home.edit(t, c.root, Edit{Op: OpMerge})
 		}
+		if when == 1 {
+			home.checkpoint(t, c.root)
+		}
 		how, thief := c.putOut(home)
 		if how == "" || how != "the code" && len(home.fold().r.Pending) > 0 {
 			continue // what another owner proposed anybody may agree to: two owners then want it
 		}
 		removed[how]++
+		if when == 2 {
+			home.checkpoint(t, c.root)
+		}
 		want := home.fold().r
 		gang := &replica{key: thief, edits: maps.Clone(home.edits)}
 		keys := []*ecdsa.PrivateKey{thief}
 		old := slices.SortedFunc(maps.Keys(home.edits), compareHash)
 		for range 40 {
 			parents := []Hash{old[c.r.IntN(len(old))]}
+			if c.r.IntN(2) == 0 {
+				parents = home.fold().r.Heads
+			}
 			k := newKey(t)
 			switch c.r.IntN(3) {
 			case 0:

@@ -37,6 +37,7 @@ func (f *folder) settle() {
 	if s == nil {
 		return
 	}
+	f.owners = s
 	for _, en := range f.order {
 		s.look(en)
 	}
@@ -122,6 +123,9 @@ func (f *folder) newSettler() *settler {
 		return nil
 	}
 	root, err := genesisRoot(first.parsed)
+	if f.base != nil {
+		root, err = f.base.root, nil
+	}
 	if err != nil {
 		return nil
 	}
@@ -147,6 +151,9 @@ func keyID(key []byte) (devices.NodeID, bool) {
 
 // firstEdit is the one that the fold will take.
 func (f *folder) firstEdit() *entry {
+	if f.base != nil {
+		return f.entries[f.base.last.hash]
+	}
 	var first *entry
 	for _, en := range f.ready {
 		if _, err := genesisRoot(en.parsed); err == nil && (first == nil || compareHash(en.hash, first.hash) < 0) {
@@ -239,10 +246,11 @@ func (s *settler) stands(p *power, memo map[*power]bool) bool {
 
 // madeMeanwhile reports whether a device that is removed was made an owner by somebody
 // whom the remover does not stand above: else an owner could remove another at once by an
-// edit dated back to when that one was a device.
+// edit dated back to when that one was a device. Who makes it one knowing of the removal makes
+// nothing: a removed key never returns.
 func (s *settler) madeMeanwhile(p *power) bool {
 	for _, m := range s.made[p.target] {
-		if !s.anc[p.hash].has(m.index) && !slices.Contains(m.family, p.edit.Signer) && s.stands(m, map[*power]bool{}) {
+		if !s.anc[p.hash].has(m.index) && !s.anc[m.hash].has(p.index) && !slices.Contains(m.family, p.edit.Signer) && s.stands(m, map[*power]bool{}) {
 			return true
 		}
 	}

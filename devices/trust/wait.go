@@ -34,10 +34,7 @@ func (l *Log) loadSeen(tx devices.Tx) error {
 		}
 		l.awakeUntil = time.Unix(sec, 0)
 	}
-	for h, p := range l.edits {
-		if p.edit.Op != OpPropose {
-			continue
-		}
+	for h := range proposals(l.base, l.edits) {
 		if v := tx.Get(devices.BucketNode, seenKey(h)); v != nil {
 			sec, err := strconv.ParseInt(string(v), 10, 64)
 			if err != nil {
@@ -89,7 +86,10 @@ func (l *Log) keepAwake() error {
 
 // firstSeen adds proposals that have come to those known. Before home time is known they
 // stay out: Review dates them later.
-func (l *Log) firstSeen(fresh []*parsed) map[Hash]time.Time {
+func (l *Log) firstSeen(b *base, fresh []*parsed) map[Hash]time.Time {
+	if b != l.base {
+		fresh = slices.AppendSeq(slices.Clone(fresh), maps.Values(b.proposals))
+	}
 	seen := maps.Clone(l.seen)
 	now, ok := l.now()
 	if l.trustTimes {
@@ -138,13 +138,15 @@ func (l *Log) Review() error {
 	}
 	var undated []*parsed
 	waits := false
-	for h, p := range l.edits {
-		if _, ok := l.seen[h]; p.edit.Op == OpPropose && !ok {
+	for h, p := range proposals(l.base, l.edits) {
+		if _, ok := l.seen[h]; !ok {
 			undated = append(undated, p)
 		}
+	}
+	for _, p := range l.edits {
 		waits = waits || p.edit.Op == OpAgree
 	}
-	if seen := l.firstSeen(undated); len(seen) > len(l.seen) {
+	if seen := l.firstSeen(l.base, undated); len(seen) > len(l.seen) {
 		err := l.store.Update("roster.seen", func(tx devices.Tx) error { return l.storeSeen(tx, seen) })
 		if err != nil {
 			return err
@@ -166,7 +168,7 @@ func (l *Log) Review() error {
 func (l *Log) waited(proposal Hash) (until time.Time, ok bool) {
 	at, dated := l.seen[proposal]
 	now, known := l.now()
-	if p := l.edits[proposal]; p != nil && p.edit.At > at.Unix() {
+	if p := proposals(l.base, l.edits)[proposal]; p != nil && p.edit.At > at.Unix() {
 		at = time.Unix(p.edit.At, 0)
 	}
 	until = at.Add(removalWait)

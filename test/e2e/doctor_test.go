@@ -254,7 +254,7 @@ func TestA35_DoctorTellsWhoBelongs(t *testing.T) {
 	tv.run("home", "rule", "cam", "call", "--nobody")
 	tv.eventually(5*time.Second, "the rule is known", func() bool { return tv.diagnose("cam").exit != 0 })
 	d = tv.diagnose("cam")
-	d.wants(t, "policy", 5, "TV cannot call Cam", "does not take calls from TV", "Rules")
+	d.wants(t, "policy", 5, "TV cannot call Cam", "does not take calls from TV", "the rules of the home")
 	if d.level("media", "") != "skip" || d.level("sip", "") != "ok" {
 		t.Errorf("%+v", d.Legs)
 	}

@@ -27,7 +27,12 @@ func (n *node) home() homeState { n.t.Helper(); return ask[homeState](n, "home",
 // recovers types the code at the prompt; it never stands in a command line.
 func (n *node) recovers(code string, args ...string) (string, int) {
 	n.t.Helper()
-	cmd := exec.Command(binary, append([]string{"home", "recover", "--data", n.dir, "--json"}, args...)...)
+	return n.types(code, "recover", args...)
+}
+
+func (n *node) types(code, command string, args ...string) (string, int) {
+	n.t.Helper()
+	cmd := exec.Command(binary, append([]string{"home", command, "--data", n.dir, "--json"}, args...)...)
 	cmd.Stdin = strings.NewReader(code + "\n")
 	out, _ := cmd.CombinedOutput()
 	return string(out), cmd.ProcessState.ExitCode()
@@ -91,6 +96,21 @@ func TestA7_RosterIsRecovered(t *testing.T) {
 	if out := panel.run("home", "log"); !strings.Contains(out, "recovery code") {
 		t.Errorf("the log does not tell of the recovery: %s", out)
 	}
+	panel.run("home", "role", "cam", "owner")
+	cam.kill()
+	panel.eventually(10*time.Second, "the other owner is gone", func() bool { return panel.sees("cam") == "unreachable" })
+	if out, exit := panel.types(code, "checkpoint"); exit == 0 || !strings.Contains(out, "cam") {
+		t.Errorf("a checkpoint without an owner: exit %d: %s", exit, out)
+	}
+	cam.start()
+	panel.eventually(15*time.Second, "the checkpoint is made", func() bool { _, exit := panel.types(code, "checkpoint"); return exit == 0 })
+	want = panel.home()
+	cam.eventually(5*time.Second, "it follows", func() bool { return cam.home().Epoch == want.Epoch })
+	if out := cam.run("home", "log"); strings.Count(out, "\n") > 2 || !strings.Contains(out, "compacted") {
+		t.Errorf("the history was not compacted: %s", out)
+	}
+	cam.run("home", "room", "Attic")
+	panel.eventually(5*time.Second, "edits go on", func() bool { return panel.home().Epoch == want.Epoch+1 })
 }
 
 // Two owners of different branches put the first owner out together: one proposes, the

@@ -98,6 +98,30 @@ func (a *Agent) Recover(code string, remove []string) error {
 	return a.roster.Recover(c, a.self, remove...)
 }
 
+// Checkpoint implements api.Backend. What an owner did without the others' knowledge would be
+// lost, so all must have been seen to know the same.
+func (a *Agent) Checkpoint(code string) error {
+	c, err := trust.ParseRecoveryCode(code)
+	if err != nil {
+		return err
+	}
+	r, err := a.home()
+	if err != nil {
+		return err
+	}
+	var behind []string
+	for id, m := range r.Members {
+		if m.Role == devices.RoleOwner && id != a.self && !a.mesh.Agrees(id) {
+			behind = append(behind, m.Slug)
+		}
+	}
+	if slices.Sort(behind); len(behind) > 0 {
+		return fmt.Errorf("%w: %s", trust.ErrBehind, strings.Join(behind, ", "))
+	}
+	defer a.settle()
+	return a.roster.Checkpoint(c)
+}
+
 // Rename implements api.Backend.
 func (a *Agent) Rename(slug, name, room string) error {
 	defer a.settle()

@@ -18,6 +18,7 @@ type HomeBackend interface {
 	Remove(slug string) (Removal, error)
 	ChangeMember(slug string, role devices.Role, class devices.Class) error
 	Recover(code string, remove []string) error
+	Checkpoint(code string) error
 	Rename(slug, name, room string) error
 	DeleteName(slug string) error
 	SetRoom(name string) error
@@ -155,6 +156,13 @@ func memberRoutes(a huma.API, b HomeBackend) {
 		}
 	}) (*none, error) {
 		return nil, problem(b.Recover(in.Body.Code, in.Body.Remove))
+	})
+	huma.Register(a, op("checkpoint", http.MethodPost, "/home/checkpoint", "Compact the home's history by the recovery code"), func(_ context.Context, in *struct {
+		Body struct {
+			Code string `json:"code" maxLength:"100"`
+		}
+	}) (*none, error) {
+		return nil, problem(b.Checkpoint(in.Body.Code))
 	})
 	get(a, "home-log", "/home/log", "The edits of the home, in the order in which they count", b.History)
 	huma.Register(a, op("delete-name", http.MethodDelete, "/home/names/{slug}", "End a room, group, person or foreign device; its name is not given anew"), func(_ context.Context, in *bySlug) (*none, error) {

@@ -44,7 +44,7 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case is(trust.ErrNotOwner, trust.ErrLastOwner, trust.ErrRemoved, trust.ErrSenior, trust.ErrNoSecond, trust.ErrRecovery, pairing.ErrWrongCode):
 		return http.StatusForbidden
-	case is(trust.ErrNoHome, sessions.ErrNoHome, trust.ErrHomeExists, sessions.ErrNotRinging, sessions.ErrAlone, pairing.ErrBusy, pairing.ErrClosed, trust.ErrFull):
+	case is(trust.ErrNoHome, sessions.ErrNoHome, trust.ErrHomeExists, sessions.ErrNotRinging, sessions.ErrAlone, pairing.ErrBusy, pairing.ErrClosed, trust.ErrFull, trust.ErrBehind, trust.ErrStillWaits, trust.ErrNoneChanged):
 		return http.StatusConflict
 	case is(pairing.ErrCode, trust.ErrCode, trust.ErrEditForm, trust.ErrEditSize, trust.ErrRule, ErrInput):
 		return http.StatusUnprocessableEntity

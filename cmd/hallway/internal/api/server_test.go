@@ -60,6 +60,7 @@ func (f *fake) ChangeMember(s string, r devices.Role, c devices.Class) error {
 	return f.note("change %s %s %s", s, r, c)
 }
 func (f *fake) Recover(c string, r []string) error { return f.note("recover %s %v", c, r) }
+func (f *fake) Checkpoint(c string) error          { return f.note("checkpoint %s", c) }
 func (f *fake) DeleteName(s string) error          { return f.note("delete %s", s) }
 func (f *fake) SetForeign(r ForeignRequest) error {
 	return f.note("foreign %s %s %v", r.Name, r.URI, r.Speakers)
@@ -150,6 +151,7 @@ func TestRoutesReachTheBackend(t *testing.T) {
 		{"PATCH", "/home/names/cam", map[string]any{"name": "Cam", "room": "Attic"}, "rename cam Cam Attic"},
 		{"PATCH", "/home/members/cam", map[string]any{"role": "owner"}, "change cam owner "},
 		{"POST", "/home/recover", map[string]any{"code": "X", "remove": []string{"tv"}}, "recover X [tv]"},
+		{"POST", "/home/checkpoint", map[string]any{"code": "X"}, "checkpoint X"},
 		{"DELETE", "/home/names/attic", nil, "delete attic"},
 		{"POST", "/home/foreign", map[string]any{"name": "Gate", "uri": "sip:1@x", "speakers": []string{"tv"}}, "foreign Gate sip:1@x [tv]"},
 		{"PUT", "/home/rules/all/call", map[string]any{"who": []string{"tv"}, "hours": "07:00-22:00"}, "rule all call [tv] 07:00-22:00"},

@@ -19,7 +19,7 @@ import (
 
 func (a *app) homeCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "home", Short: "Make, show and change the home"}
-	cmd.AddCommand(a.homeCreateCmd(), a.homeShowCmd(), a.homeLogCmd(), a.homeRemoveCmd(), a.homeRecoverCmd(), a.homeRenameCmd(),
+	cmd.AddCommand(a.homeCreateCmd(), a.homeShowCmd(), a.homeLogCmd(), a.homeRemoveCmd(), a.homeRecoverCmd(), a.homeCheckpointCmd(), a.homeRenameCmd(),
 		a.homeRoleCmd(), a.homeRoomCmd(), a.homeSetCmd("group", "/home/groups", "devices, rooms and persons"),
 		a.homeSetCmd("person", "/home/persons", "phones"), a.homeForeignCmd(), a.homeRuleCmd())
 	return cmd
@@ -144,6 +144,26 @@ func (a *app) homeRecoverCmd() *cobra.Command {
 		return a.do(cmd.Context(), http.MethodPost, "/home/recover", map[string]any{"code": code, "remove": remove}, said)
 	}
 	return cmd
+}
+
+func (a *app) homeCheckpointCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "checkpoint [CODE]", Short: "Compact the home's history with the recovery code", Args: cobra.MaximumNArgs(1),
+		Long: "Compact the home's history with the recovery code: what the home is now stands in the place of all edits so far.\n" +
+			"A history ends at 8,192 edits. All owners must be in the network, for what one of them does apart from the others\n" +
+			"at that moment has no effect; `hallway home log` then shows it. Look at `hallway home show` first: the code makes final what it says.\n" +
+			"Without CODE it is asked for, or read from standard input, so that it stays out of the shell's history.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			code := strings.Join(args, "")
+			if code == "" {
+				var err error
+				if code, err = a.askCode(cmd.Context()); err != nil {
+					return err
+				}
+			}
+			return a.do(cmd.Context(), http.MethodPost, "/home/checkpoint", map[string]any{"code": code}, "The history is compacted; the other devices follow as they hear of it.")
+		},
+	}
 }
 
 // maxCode bounds what is read as a code; with hyphens it has 34 characters.
