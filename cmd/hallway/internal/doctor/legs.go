@@ -225,7 +225,7 @@ func judgeRoster(c Callee) api.Check {
 func judgePolicy(c Callee) api.Check {
 	switch c.SIP.Code {
 	case 403:
-		return bad("an owner changes who may call "+c.Name, "%s does not take calls from %s: %s", c.Name, c.By, sentence(c.SIP.Words))
+		return bad("`hallway home rule` on an owner shows and changes who may call "+c.Name, "%s does not take calls from %s: %s", c.Name, c.By, sentence(c.SIP.Words))
 	case 404:
 		return bad("run this again; if it stays so, restart Hallway on "+c.Name, "%s does not know that it is meant by this name", c.Name)
 	}
