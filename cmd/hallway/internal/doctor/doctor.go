@@ -25,7 +25,7 @@ const lowDisk = 16 << 20
 
 // Local runs all checks; running tells whether an agent holds the port already.
 func Local(c config.Config, running bool) []api.Check {
-	out := []api.Check{interfaces(c), multicast(), port(c, running), clock(time.Now()), disk(c)}
+	out := []api.Check{interfaces(c), multicast(c), port(c, running), clock(time.Now()), disk(c)}
 	return append(append(out, peers(c)...), pipelines(c)...)
 }
 
@@ -79,14 +79,34 @@ func interfaces(c config.Config) api.Check {
 	return ok("interfaces", "%s", strings.Join(names, ", "))
 }
 
-// multicast joins the mDNS group; it sends nothing.
-func multicast() api.Check {
-	conn, err := net.ListenMulticastUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: 5353})
-	if err != nil {
-		return api.Check{Name: "multicast", Level: "fail", Words: err.Error(), Advice: "devices cannot find each other; name them in `peers`, or allow multicast"}
+// multicast joins the mDNS groups (RFC 6762 section 3) on each interface; it sends nothing.
+func multicast(c config.Config) api.Check {
+	var joined []string
+	var errs []error
+	for _, i := range usable(c) {
+		err4, err6 := join("udp4", i, net.IPv4(224, 0, 0, 251)), join("udp6", i, net.ParseIP("ff02::fb"))
+		if err4 != nil && err6 != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", i.Name, err4))
+		} else {
+			joined = append(joined, i.Name)
+		}
 	}
-	_ = conn.Close()
-	return ok("multicast", "the discovery group can be joined")
+	if len(joined) == 0 {
+		words := "no interface can join the discovery group"
+		if err := errors.Join(errs...); err != nil {
+			words += ": " + err.Error()
+		}
+		return api.Check{Name: "multicast", Level: "fail", Words: words, Advice: "devices cannot find each other; name them in `peers`, or allow multicast"}
+	}
+	return ok("multicast", "the discovery group can be joined on %s", strings.Join(joined, ", "))
+}
+
+func join(network string, i net.Interface, group net.IP) error {
+	conn, err := net.ListenMulticastUDP(network, &i, &net.UDPAddr{IP: group, Port: 5353})
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 func port(c config.Config, running bool) api.Check {
