@@ -27,7 +27,7 @@ const (
 	pingRest, answerRest = pingEvery * 3 / 5, pingEvery / 2
 	// silentAfter: a peer not heard for this long is unreachable (A4 allows 5 s); looked at
 	// every watchEvery.
-	silentAfter, watchEvery = 3 * time.Second, 250 * time.Millisecond
+	silentAfter, watchEvery = 3 * time.Second, 500 * time.Millisecond
 	// flushWait gathers what one write to the disk takes.
 	flushWait = 100 * time.Millisecond
 	// digestEvery: repair of whatever a push missed.

@@ -45,7 +45,7 @@ func (a *Agent) keepAnnounced(ctx context.Context) error {
 	now := a.service()
 	reg := a.mdns.Announce(now)
 	var app *mdns.Registration // while this node belongs to a home
-	tick := time.NewTicker(lookEvery / 4)
+	tick := time.NewTicker(lookEvery / 2)
 	defer tick.Stop()
 	for {
 		select {
