@@ -23,7 +23,7 @@ const (
 type frameKind byte
 
 const (
-	framePing    frameKind = 1 // proof of life, every second, whatever else flows
+	framePing    frameKind = 1 // proof of life; answered at once (see Mesh.ping)
 	frameHello   frameKind = 2 // the roster heads of the sender
 	frameEdits   frameKind = 3 // roster edits, parents first
 	frameDigest  frameKind = 4 // one hash for all that each writer said

@@ -52,7 +52,7 @@ func (l tunedListener) Accept() (net.Conn, error) {
 }
 
 // tune makes the kernel notice in 2 to 3 s that what was sent does not arrive, and send
-// small messages at once. The kernel's own probes are off: overlay flows ping every second,
+// small messages at once. The kernel's own probes are off: overlay flows ping all the time,
 // and a SIP flow ends with the overlay flow beside it. Probes on both would more than
 // double the bytes of 64 idle nodes.
 func tune(c net.Conn) {

@@ -29,7 +29,7 @@ func (s *sleep) beat(now time.Time) {
 	s.seen = now
 }
 
-// stayedAwake is asked by the ticker every second (beat), and before anything that came
+// stayedAwake is asked by the ticker every watchEvery (beat), and before anything that came
 // over a SIP flow is passed on. A node that slept ends every flow, also what waits in
 // them, and compares rosters before it serves anybody again.
 func (m *Mesh) stayedAwake(beat bool) {
