@@ -17,15 +17,15 @@ type Target struct {
 // MiB is 2 to the 20th.
 const MiB = 1 << 20
 
-// Targets of a release. Budgets keep the agent on devices with little flash; each is a
-// tenth above what was measured when it was set.
+// Targets of a release. Budgets keep the agent on devices with little flash: routers with
+// 32 MiB hold it beside their system (docs/decisions.md says why not less).
 func Targets() []Target {
 	return []Target{
-		{Name: "linux-amd64", GOOS: "linux", GOARCH: "amd64", Budget: 18 * MiB},
-		{Name: "linux-arm64", GOOS: "linux", GOARCH: "arm64", Budget: 18 * MiB},
-		{Name: "linux-arm-6", GOOS: "linux", GOARCH: "arm", Env: []string{"GOARM=6"}, Budget: 18 * MiB},
-		{Name: "linux-arm-7", GOOS: "linux", GOARCH: "arm", Env: []string{"GOARM=7"}, Budget: 18 * MiB},
-		{Name: "linux-mipsle", GOOS: "linux", GOARCH: "mipsle", Env: []string{"GOMIPS=softfloat"}, Budget: 21 * MiB},
+		{Name: "linux-amd64", GOOS: "linux", GOARCH: "amd64", Budget: 22 * MiB},
+		{Name: "linux-arm64", GOOS: "linux", GOARCH: "arm64", Budget: 22 * MiB},
+		{Name: "linux-arm-6", GOOS: "linux", GOARCH: "arm", Env: []string{"GOARM=6"}, Budget: 22 * MiB},
+		{Name: "linux-arm-7", GOOS: "linux", GOARCH: "arm", Env: []string{"GOARM=7"}, Budget: 22 * MiB},
+		{Name: "linux-mipsle", GOOS: "linux", GOARCH: "mipsle", Env: []string{"GOMIPS=softfloat"}, Budget: 25 * MiB},
 	}
 }
 
