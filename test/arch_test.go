@@ -37,7 +37,8 @@ func house() []room {
 		{"devices", []string{"profiles"}, "the nouns and the directory are a pure fold: how facts arrive is not their business"},
 		{"devices/trust", []string{"profiles", "devices"}, "who belongs is decided from keys and edits alone"},
 		{"devices/pairing", []string{"profiles", "devices", "devices/trust"}, "joining is bytes in and bytes out; transports are plugged in"},
-		{"devices/overlay", []string{"profiles", "devices", "devices/trust"}, "sharing knows who belongs, not how they joined nor what they say to each other"},
+		{"devices/records", []string{"profiles", "devices", "devices/trust"}, "what was said is kept and compared the same, whatever carries it"},
+		{"devices/overlay", []string{"profiles", "devices", "devices/trust", "devices/records"}, "sharing knows who belongs, not how they joined nor what they say to each other"},
 		{"discovery", []string{"profiles", "devices"}, "a sighting is a hint: discovery must not reach trust, nor start calls"},
 		{"discovery/mdns", []string{"profiles", "devices", "discovery"}, "one wire protocol; it does not know the others"},
 		{"discovery/multicast", []string{"profiles", "devices", "discovery"}, "interfaces, groups and sources, whatever is said on them"},
@@ -138,7 +139,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 	})
 	for _, bad := range [][2]string{
 		{"sessions", "discovery"}, {"discovery", "devices/trust"}, {"devices", "devices/trust"}, {"profiles", "devices"},
-		{"devices/trust", "devices/pairing"}, {"discovery/mdns", "sessions"}, {"cmd/hallway", "test/e2e"}, {"attic", "devices"},
+		{"devices/trust", "devices/pairing"}, {"devices/records", "devices/overlay"}, {"discovery/mdns", "sessions"}, {"cmd/hallway", "test/e2e"}, {"attic", "devices"},
 	} {
 		if faults(bad[0], module+bad[1]) == "" {
 			t.Errorf("the rules let %s import %s", bad[0], bad[1])

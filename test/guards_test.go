@@ -21,9 +21,9 @@ type guard struct {
 
 func guards() []guard {
 	return []guard{
-		{"record signature", "devices/overlay", "TestRecord"},
-		{"record size", "devices/overlay", "TestRecord"},
-		{"binding signature", "devices/overlay", "TestBinding"},
+		{"record signature", "devices/records", "TestRecord"},
+		{"record size", "devices/records", "TestRecord"},
+		{"binding signature", "devices/records", "TestBinding"},
 		{"blob hash", "devices/overlay", "TestBlobHash"},
 		{"roster signature", "devices/trust", "."},
 		{"checkpoint root", "devices/trust", "OnlyTheCode"},

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -28,32 +30,78 @@ const (
 	pieceCost = 8
 )
 
-// blobUse says who refers to a blob.
-type blobUse struct {
-	size    uint32
-	writers []devices.NodeID
+// ErrNoBlob: nobody has it who could be asked.
+var ErrNoBlob = errors.New("no device that can be reached has this blob")
+
+// fetches is what this node asks others for.
+type fetches struct {
+	wake  wake          // copies may be missing
+	slots chan struct{} // fetches at a time: each holds a blob in memory
+
+	mu    sync.Mutex
+	waits map[blobWait]chan blobChunk
+}
+
+type blobWait struct {
+	peer devices.NodeID
+	want blobWant
+}
+
+func newFetches() fetches {
+	return fetches{wake: newWake(), slots: make(chan struct{}, 2), waits: map[blobWait]chan blobChunk{}}
+}
+
+// deliver hands a piece to who waits for it; what nobody asked for is dropped.
+func (b *fetches) deliver(peer devices.NodeID, c *blobChunk) (wanted bool) {
+	if c == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ch, ok := b.waits[blobWait{peer, blobWant{c.Hash, c.Offset}}]
+	if !ok {
+		return false
+	}
+	select {
+	case ch <- *c:
+		return true
+	default:
+		return false
+	}
+}
+
+func (b *fetches) expect(w blobWait) (got chan blobChunk, forget func()) {
+	got = make(chan blobChunk, 1)
+	b.mu.Lock()
+	b.waits[w] = got
+	b.mu.Unlock()
+	return got, func() {
+		b.mu.Lock()
+		delete(b.waits, w)
+		b.mu.Unlock()
+	}
 }
 
 // PutBlob stores bytes here and gives their name. Refer to it by a record or a log entry
 // within ten minutes: what nothing refers to is dropped. A second node fetches a copy.
-func (m *Mesh) PutBlob(data []byte) (BlobRef, error) {
-	ref := BlobRef{Hash: sha256.Sum256(data), Size: uint32(min(len(data), MaxBlob+1))} //nolint:gosec // bounded
-	return ref, m.blobs.put(ref.Hash, data, devices.NodeID{})
+func (m *Mesh) PutBlob(data []byte) (records.BlobRef, error) {
+	ref := records.BlobRef{Hash: sha256.Sum256(data), Size: uint32(min(len(data), records.MaxBlob+1))} //nolint:gosec // bounded
+	return ref, m.blobs.Put(ref.Hash, data, devices.NodeID{})
 }
 
 // Blob returns the bytes of a blob, from here or from a node that has it; they are
 // checked against the hash. It gives ErrNoBlob when nobody who can be reached has it.
 func (m *Mesh) Blob(ctx context.Context, hash [32]byte) ([]byte, error) {
-	if data, ok := m.blobs.read(hash); ok {
+	if data, ok := m.blobs.Read(hash); ok {
 		return data, nil
 	}
 	select {
-	case m.blobs.slots <- struct{}{}:
-		defer func() { <-m.blobs.slots }()
+	case m.fetch.slots <- struct{}{}:
+		defer func() { <-m.fetch.slots }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	return m.fetch(ctx, hash, m.ranked(hash, m.table.blobRefs()[hash].writers))
+	return m.fetchFirst(ctx, hash, m.ranked(hash, m.table.Refs()[hash].Writers))
 }
 
 // ranked lists the members that can be reached, and this node, in the order in which
@@ -74,8 +122,8 @@ func (m *Mesh) ranked(hash [32]byte, writers []devices.NodeID) []devices.NodeID 
 	return live
 }
 
-// fetch asks one node after the other.
-func (m *Mesh) fetch(ctx context.Context, hash [32]byte, from []devices.NodeID) ([]byte, error) {
+// fetchFirst asks one node after the other.
+func (m *Mesh) fetchFirst(ctx context.Context, hash [32]byte, from []devices.NodeID) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchWait)
 	defer cancel()
 	for _, id := range from {
@@ -100,13 +148,13 @@ func (m *Mesh) fetch(ctx context.Context, hash [32]byte, from []devices.NodeID) 
 func (m *Mesh) fetchFrom(ctx context.Context, f *flow, hash [32]byte) ([]byte, error) {
 	var out []byte
 	for {
-		c, err := m.askPiece(ctx, f, blobWant{hash, uint32(len(out))}) //nolint:gosec // at most MaxBlob
+		c, err := m.askPiece(ctx, f, blobWant{hash, uint32(len(out))}) //nolint:gosec // at most records.MaxBlob
 		switch {
 		case err != nil:
 			return nil, err
 		case c.Total == 0:
 			return nil, ErrNoBlob
-		case c.Total > MaxBlob || len(c.Data) == 0 || len(out)+len(c.Data) > int(c.Total) || len(c.Data) > blobPiece:
+		case c.Total > records.MaxBlob || len(c.Data) == 0 || len(out)+len(c.Data) > int(c.Total) || len(c.Data) > records.BlobPiece:
 			return nil, errFrame
 		}
 		out = append(out, c.Data...)
@@ -121,7 +169,7 @@ func (m *Mesh) fetchFrom(ctx context.Context, f *flow, hash [32]byte) ([]byte, e
 }
 
 func (m *Mesh) askPiece(ctx context.Context, f *flow, w blobWant) (blobChunk, error) {
-	got, forget := m.blobs.expect(blobWait{f.key.peer, w})
+	got, forget := m.fetch.expect(blobWait{f.key.peer, w})
 	defer forget()
 	f.send(frame{Kind: frameWant, Want: &w})
 	t := time.NewTimer(pieceWait)
@@ -144,10 +192,10 @@ func (m *Mesh) serveBlob(f *flow, w *blobWant) {
 		return
 	}
 	c := blobChunk{Hash: w.Hash, Offset: w.Offset}
-	if h, ok := m.blobs.has(w.Hash); ok && w.Offset < h.Size && w.Offset%blobPiece == 0 {
-		data, err := m.blobs.piece(w.Hash, w.Offset)
+	if size, ok := m.blobs.Size(w.Hash); ok && w.Offset < size && w.Offset%records.BlobPiece == 0 {
+		data, err := m.blobs.Piece(w.Hash, w.Offset)
 		if err == nil && len(data) > 0 {
-			c.Total, c.Data = h.Size, data
+			c.Total, c.Data = size, data
 		}
 	}
 	f.fines += len(c.Data) / pieceCost
@@ -163,7 +211,7 @@ func (m *Mesh) keepBlobs() {
 		case <-m.ctx.Done():
 			return
 		case <-every.C:
-		case <-m.blobs.wake:
+		case <-m.fetch.wake:
 			t := time.NewTimer(settleBlobs)
 			select {
 			case <-m.ctx.Done():
@@ -171,69 +219,35 @@ func (m *Mesh) keepBlobs() {
 			}
 			t.Stop()
 		}
-		refs := m.table.blobRefs()
-		m.trouble("cannot drop blobs that nothing refers to", m.blobs.sweep(refs, time.Now()))
+		refs := m.table.Refs()
+		m.trouble("cannot drop blobs that nothing refers to", m.blobs.Sweep(refs, time.Now()))
 		m.fetchCopies(refs)
 	}
 }
 
-func (m *Mesh) fetchCopies(refs map[[32]byte]blobUse) {
+func (m *Mesh) fetchCopies(refs map[[32]byte]records.BlobUse) {
 	tried := map[devices.NodeID]int{}
 	for hash, use := range refs { // map order: no writer's references come first for ever
-		ranked := m.ranked(hash, use.writers)
+		ranked := m.ranked(hash, use.Writers)
 		at := slices.Index(ranked, m.self)
-		if _, ok := m.blobs.has(hash); ok || at >= blobHolders || m.ctx.Err() != nil || use.size > MaxBlob {
+		if _, ok := m.blobs.Size(hash); ok || at >= blobHolders || m.ctx.Err() != nil || use.Size > records.MaxBlob {
 			continue
 		}
-		owners := slices.DeleteFunc(slices.Clone(use.writers), func(w devices.NodeID) bool { return tried[w] >= fetchesPerWriter })
+		owners := slices.DeleteFunc(slices.Clone(use.Writers), func(w devices.NodeID) bool { return tried[w] >= fetchesPerWriter })
 		if len(owners) == 0 {
 			continue
 		}
 		tried[owners[0]]++
-		m.blobs.slots <- struct{}{}
-		data, err := m.fetch(m.ctx, hash, ranked)
-		<-m.blobs.slots
+		m.fetch.slots <- struct{}{}
+		data, err := m.fetchFirst(m.ctx, hash, ranked)
+		<-m.fetch.slots
 		for _, owner := range owners { // whoever refers to it and has room here
-			if err == nil || errors.Is(err, ErrBlobQuota) {
-				err = m.blobs.put(hash, data, owner)
+			if err == nil || errors.Is(err, records.ErrBlobQuota) {
+				err = m.blobs.Put(hash, data, owner)
 			}
 		}
 		if err != nil {
 			m.log.Debug("cannot hold a copy of a blob", "owners", owners, "err", err)
 		}
 	}
-}
-
-// blobRefs lists all blobs that living records and log entries refer to.
-func (t *table) blobRefs() map[[32]byte]blobUse {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	out := map[[32]byte]blobUse{}
-	add := func(w devices.NodeID, refs []BlobRef) {
-		for _, r := range refs {
-			u := out[r.Hash]
-			if u.size == 0 || r.Size < u.size {
-				u.size = r.Size
-			}
-			if !slices.Contains(u.writers, w) {
-				u.writers = append(u.writers, w)
-			}
-			out[r.Hash] = u
-		}
-	}
-	for k, s := range t.records {
-		if !s.expired && !s.rec.Gone() {
-			add(k.writer, s.rec.Blobs)
-		}
-	}
-	for w, l := range t.logs {
-		for _, refs := range l.refs {
-			add(w, refs)
-		}
-	}
-	for hash, u := range out {
-		slices.SortFunc(u.writers, func(a, b devices.NodeID) int { return bytes.Compare(a[:], b[:]) })
-		out[hash] = u
-	}
-	return out
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -79,7 +80,7 @@ func large(t *testing.T, n int, opts ...func(*node)) []*node {
 	nodes := home(t, n, opts...)
 	for i, x := range nodes {
 		rec := devices.DeviceRecord{Version: "0.2.0", Addrs: []netip.AddrPort{x.addr, x.addr}}
-		if err := x.Publish(KindDevice, rec); err != nil {
+		if err := x.Publish(records.KindDevice, rec); err != nil {
 			t.Fatal(err)
 		}
 		for _, y := range nodes[:i] {
@@ -98,9 +99,9 @@ func large(t *testing.T, n int, opts ...func(*node)) []*node {
 }
 
 func allAgree(nodes []*node) bool {
-	want := nodes[0].table.sums()
+	want := nodes[0].table.Sums()
 	for _, x := range nodes[1:] {
-		if !slices.Equal(x.table.sums(), want) {
+		if !slices.Equal(x.table.Sums(), want) {
 			return false
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -177,7 +178,7 @@ func (f *flow) quietFor() time.Duration {
 	return time.Since(f.said)
 }
 
-// sendEdits, sendRecords, sendLog and sendState cut long lists into frames. more asks
+// sendEdits, sendRecords and sendState cut long lists into frames. more asks
 // the peer to compare again when it has taken them.
 func (f *flow) sendEdits(edits []trust.SignedEdit) {
 	for _, part := range cut(edits, func(e trust.SignedEdit) int { return len(e.Raw) + len(e.Sig) + 8 }) {
@@ -185,25 +186,17 @@ func (f *flow) sendEdits(edits []trust.SignedEdit) {
 	}
 }
 
-func signedSize(s Signed) int { return len(s.Raw) + len(s.Sig) + 8 }
-
-func (f *flow) sendRecords(records []Signed, more bool) {
-	for _, part := range cut(records, signedSize) {
-		f.send(frame{Kind: frameRecords, Records: part, More: more})
+func (f *flow) sendRecords(kind frameKind, list []records.Signed, more bool) {
+	for _, part := range cut(list, records.Signed.Size) {
+		f.send(frame{Kind: kind, Records: part, More: more})
 	}
 }
 
-func (f *flow) sendLog(entries []Signed, more bool) {
-	for _, part := range cut(entries, signedSize) {
-		f.send(frame{Kind: frameLog, Records: part, More: more})
-	}
-}
-
-func (f *flow) sendState(list []writerState, reply bool) {
+func (f *flow) sendState(list []records.State, reply bool) {
 	sent := 0
-	for _, part := range cut(list, stateSize) {
+	for _, part := range cut(list, records.State.Size) {
 		for _, w := range part {
-			sent += stateSize(w)
+			sent += w.Size()
 		}
 		if sent > maxExchange {
 			return // the next digest goes on
@@ -319,7 +312,7 @@ func (m *Mesh) adopt(f *flow) bool {
 	if p := m.peers[f.key.peer]; p != nil {
 		f.limits = p.limits
 		if p.remember(f.addr, f.dialed) {
-			m.table.disk.look()
+			m.disk.look()
 		}
 		p.wake()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -40,13 +41,27 @@ type frame struct {
 	Heads   []trust.Hash       `cbor:"1,keyasint,omitempty"`
 	Reply   bool               `cbor:"2,keyasint,omitempty"` // this answers yours: all that you lack was sent before it
 	Edits   []trust.SignedEdit `cbor:"3,keyasint,omitempty"`
-	Digest  []writerSum        `cbor:"4,keyasint,omitempty"`
-	Records []Signed           `cbor:"5,keyasint,omitempty"`
+	Digest  []records.Sum      `cbor:"4,keyasint,omitempty"`
+	Records []records.Signed   `cbor:"5,keyasint,omitempty"`
 	Clock   int64              `cbor:"6,keyasint,omitempty"` // milliseconds since 1970 on the sender's clock
-	State   []writerState      `cbor:"7,keyasint,omitempty"`
+	State   []records.State    `cbor:"7,keyasint,omitempty"`
 	More    bool               `cbor:"8,keyasint,omitempty"` // there is more: send another digest
 	Want    *blobWant          `cbor:"9,keyasint,omitempty"`
 	Chunk   *blobChunk         `cbor:"10,keyasint,omitempty"`
+}
+
+// blobWant asks for the piece that starts at Offset.
+type blobWant struct {
+	Hash   [32]byte `cbor:"1,keyasint"`
+	Offset uint32   `cbor:"2,keyasint"`
+}
+
+// blobChunk is one piece; Total is the size of the blob, 0 if it is not here.
+type blobChunk struct {
+	Hash   [32]byte `cbor:"1,keyasint"`
+	Offset uint32   `cbor:"2,keyasint"`
+	Total  uint32   `cbor:"3,keyasint"`
+	Data   []byte   `cbor:"4,keyasint"`
 }
 
 var errFrame = errors.New("the peer sent a frame that is malformed or too large")
@@ -56,7 +71,7 @@ var errFrame = errors.New("the peer sent a frame that is malformed or too large"
 func encodeFrame(f frame) ([]byte, error) {
 	body := []byte{}
 	if f.Kind != framePing || f.Clock != 0 {
-		b, err := marshal(f)
+		b, err := records.Marshal(f)
 		if err != nil {
 			return nil, err
 		}
@@ -90,7 +105,7 @@ func readFrame(r io.Reader) (frame, int, error) {
 	if len(body) == 0 && f.Kind == framePing || f.Kind > frameChunk || f.Kind == 0 {
 		return f, n + 4, nil
 	}
-	if err := decMode.Unmarshal(body, &f); err != nil {
+	if err := records.Unmarshal(body, &f); err != nil {
 		return frame{}, 0, fmt.Errorf("%w: %w", errFrame, err)
 	}
 	return f, n + 4, nil

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hallway-home/hallway/devices/records"
 )
 
 // cable is a network that can be cut from some addresses.
@@ -75,7 +77,7 @@ func TestCutAndHealedHalvesAgree(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, x := range n {
-		if err := errors.Join(x.Publish(KindDevice, i), x.Append("call", i)); err != nil {
+		if err := errors.Join(x.Publish(records.KindDevice, i), x.Append("call", i)); err != nil {
 			t.Fatal(err)
 		}
 	}

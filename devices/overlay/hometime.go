@@ -124,15 +124,18 @@ func (c *homeClock) now() (t time.Time, known, sure bool) {
 func (c *homeClock) save(store *devices.Store) error {
 	t, _, sure := c.now()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !sure || t.Sub(c.floor) < saveClockEvery {
+	floor := c.floor
+	c.mu.Unlock()
+	if !sure || t.Sub(floor) < saveClockEvery {
 		return nil
 	}
 	err := store.Update("home.time", func(tx devices.Tx) error {
 		return tx.Put(devices.BucketNode, keyHomeTime, binary.BigEndian.AppendUint64(nil, uint64(t.UnixMilli()))) //nolint:gosec // after 1970
 	})
 	if err == nil {
+		c.mu.Lock()
 		c.floor = t.Add(-agree)
+		c.mu.Unlock()
 	}
 	return err
 }

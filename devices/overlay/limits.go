@@ -18,11 +18,6 @@ const (
 	// maxDebt: a reader waits at most this long, well under silentAfter, so that a peer
 	// that is being slowed down is not taken for dead.
 	maxDebt = time.Second
-	// changesPerSecond bounds what one writer may change in the whole home (conventions:
-	// 20 records a second). The bursts are all its registers twice over, and its whole log
-	// twice over, which is what an honest exchange may bring. What exceeds them is left
-	// out; a later digest brings the newest.
-	changesPerSecond, registerBurst, entryBurst = 20, 2 * MaxKeysPerWriter, 2 * MaxEntries
 	// exchangesPerSecond and exchangeBurst bound the digests that a peer gets answers to:
 	// each may cost up to maxExchange bytes. 130 exchanges carry 64 whole logs.
 	exchangesPerSecond, exchangeBurst = 4, 256

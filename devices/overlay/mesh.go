@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -60,7 +61,7 @@ type Config struct {
 	MaxPeers int                              // 0 means DefaultMaxPeers
 	Clock    func() time.Time                 // this node's wall clock, nil means time.Now; only HomeTime asks it
 	Built    time.Time                        // when the program was made; zero asks the build information
-	Blobs    int64                            // bytes of blobs kept here, own and others'; 0 means DefaultBlobs
+	Blobs    int64                            // bytes of blobs kept here, own and others'; 0 means records.DefaultBlobs
 	Logger   *slog.Logger                     // nil discards
 }
 
@@ -71,8 +72,9 @@ type Mesh struct {
 	log   *slog.Logger
 	tls   *tls.Config
 	ln    net.Listener
-	table *table
-	blobs *blobs
+	table *records.Table
+	blobs *records.Blobs
+	fetch fetches
 	clock *homeClock
 	sip   *sipListener
 	ulas  atomic.Pointer[ulaIndex]
@@ -90,12 +92,10 @@ type Mesh struct {
 	peers    map[devices.NodeID]*peer
 	prefixes map[[8]byte][]netip.AddrPort // hints of nodes whose full ID is not known yet
 	watchers map[chan struct{}]struct{}
-	records  feed // of registers
-	entries  feed // of log entries
 	heard    map[devices.NodeID]time.Time
 	gate     gate
 	sleep    sleep
-	diskWake chan struct{} // addresses are to be saved
+	disk     wake          // something waits to be written
 	moved    chan struct{} // closed and replaced when our addresses changed
 	wg       sync.WaitGroup
 }
@@ -122,7 +122,6 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	cfg.Listen = cmp.Or(cfg.Listen, ":5061")
 	cfg.MaxPeers = cmp.Or(cfg.MaxPeers, DefaultMaxPeers)
-	cfg.Blobs = cmp.Or(cfg.Blobs, DefaultBlobs)
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
@@ -140,14 +139,13 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, self: devices.NodeIDOf(&cfg.Key.PublicKey), log: cfg.Logger, tls: conf,
 		flows: map[flowKey]*flow{}, dialing: map[flowKey]bool{}, shaking: map[flowKey]time.Time{}, peers: map[devices.NodeID]*peer{},
 		prefixes: map[[8]byte][]netip.AddrPort{}, watchers: map[chan struct{}]struct{}{},
-		heard: map[devices.NodeID]time.Time{}, gate: newGate(), diskWake: make(chan struct{}, 1), moved: make(chan struct{}),
+		heard: map[devices.NodeID]time.Time{}, gate: newGate(), disk: newWake(), fetch: newFetches(), moved: make(chan struct{}),
 	}
 	m.sip = newSIPListener(m.self)
-	if m.table, err = openTable(cfg.Store, m.self, cfg.Roster.Roster, cfg.Logger); err != nil {
+	if m.table, err = records.Open(records.Config{Key: cfg.Key, Roster: cfg.Roster.Roster, Store: cfg.Store, Dirty: m.disk.look, Logger: cfg.Logger}); err != nil {
 		return nil, err
 	}
-	m.table.disk = m.diskWake
-	if m.blobs, err = openBlobs(cfg.Store, cfg.Blobs); err != nil {
+	if m.blobs, err = records.OpenBlobs(cfg.Store, cfg.Blobs); err != nil {
 		return nil, err
 	}
 	m.clock, err = newHomeClock(cfg.Clock, cfg.Built, cfg.Store)
@@ -192,9 +190,8 @@ func (m *Mesh) Run(ctx context.Context) error {
 		m.drop(f, errors.New("the agent stops"))
 	}
 	m.wg.Wait()
-	m.records.end()
-	m.entries.end()
-	m.trouble("cannot write what peers said", m.flush()) // they will say it again
+	m.trouble("cannot write where peers were reached", m.savePeers())
+	m.trouble("cannot write what peers said", m.table.Close()) // they will say it again
 	return nil
 }
 
@@ -214,14 +211,21 @@ func (m *Mesh) spawn(f func()) bool {
 	return true
 }
 
-// keepDisk writes what may wait a little: others' records and good addresses. A crash
-// before loses nothing that peers do not bring again.
+// keepDisk does what may wait for the disk, so that nothing else has to: others' records
+// and good addresses, own records that ran out, home time. A crash before loses nothing
+// that peers do not bring again.
 func (m *Mesh) keepDisk() {
+	every := time.NewTicker(digestEvery)
+	defer every.Stop()
 	for {
 		select {
 		case <-m.ctx.Done():
 			return
-		case <-m.diskWake:
+		case now := <-every.C:
+			m.expire(now)
+			m.trouble("cannot store the time of the home", m.clock.save(m.cfg.Store))
+			continue
+		case <-m.disk:
 		}
 		t := time.NewTimer(flushWait)
 		select {
@@ -229,13 +233,13 @@ func (m *Mesh) keepDisk() {
 		case <-t.C:
 		}
 		t.Stop()
-		m.trouble("cannot write what peers said", m.flush())
+		m.trouble("cannot write what peers said", m.table.Flush())
+		m.trouble("cannot write where peers were reached", m.savePeers())
 	}
 }
 
-func (m *Mesh) flush() error { return errors.Join(m.table.flush(), m.savePeers()) }
-
-// tick sends pings and digests, ends flows that fell silent and records that ran out.
+// tick sends pings and digests, and ends flows that fell silent. It never waits for the
+// disk nor for a peer.
 func (m *Mesh) tick() {
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
@@ -247,10 +251,9 @@ func (m *Mesh) tick() {
 		select {
 		case <-m.ctx.Done():
 			return
-		case now := <-ping.C:
+		case <-ping.C:
 			n++
 			m.ping(n%clockEvery == 0)
-			m.expire(now)
 		case now := <-watch.C:
 			m.stayedAwake(true)
 			for _, f := range m.overlayFlows() {
@@ -259,7 +262,6 @@ func (m *Mesh) tick() {
 				}
 			}
 		case <-digest.C:
-			m.trouble("cannot store the time of the home", m.clock.save(m.cfg.Store))
 			for _, f := range m.overlayFlows() { // map order: one random flow
 				f.send(m.digest())
 				break
@@ -308,7 +310,7 @@ func (m *Mesh) rosterChanged() {
 			m.drop(f, trust.ErrStranger)
 		}
 	}
-	if err := m.table.forget(); err != nil {
+	if err := m.table.Forget(); err != nil {
 		m.log.Error("cannot drop the records of removed devices", "err", err)
 	}
 	m.clock.keep(r)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -96,9 +97,9 @@ func (m *Mesh) keepPeers(r *devices.Roster) {
 		return
 	}
 	m.recallPeers(start)
-	for _, s := range m.table.all() {
-		if slices.ContainsFunc(start, func(p *peer) bool { return p.id == s.rec.Writer }) {
-			m.learn(s.rec)
+	for _, r := range m.table.Records() {
+		if slices.ContainsFunc(start, func(p *peer) bool { return p.id == r.Writer }) {
+			m.learn(r)
 		}
 	}
 }
@@ -109,7 +110,7 @@ func (m *Mesh) recallPeers(start []*peer) {
 		for _, p := range start {
 			var addrs []netip.AddrPort
 			val := tx.Get(bucketPeers, p.id.String())
-			if val == nil || decMode.Unmarshal(val, &addrs) != nil {
+			if val == nil || records.Unmarshal(val, &addrs) != nil {
 				continue
 			}
 			m.mu.Lock()
@@ -136,7 +137,7 @@ func (m *Mesh) savePeers() error {
 		if !p.unsave {
 			continue
 		}
-		val, err := marshal([]netip.AddrPort{p.best})
+		val, err := records.Marshal([]netip.AddrPort{p.best})
 		if err != nil {
 			m.mu.Unlock()
 			return err
@@ -245,11 +246,11 @@ func (m *Mesh) wakeAbsent(p *peer, before []netip.AddrPort) {
 }
 
 // learn takes the addresses of a member's own record.
-func (m *Mesh) learn(r Record) {
-	if r.Kind != KindDevice || r.Writer == m.self || r.Gone() {
+func (m *Mesh) learn(r records.Record) {
+	if r.Kind != records.KindDevice || r.Writer == m.self || r.Gone() {
 		return
 	}
-	d, err := DecodeDevice(r)
+	d, err := records.DecodeDevice(r)
 	if err != nil {
 		return
 	}

@@ -2,13 +2,11 @@ package overlay
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -22,8 +20,6 @@ const (
 	maxHeads = 256
 	// finedEdits bounds the fine for one frame with refused edits among them.
 	finedEdits = 32
-	// feedBuffer is how far a reader of a feed may fall behind.
-	feedBuffer = 1024
 )
 
 func (m *Mesh) hello(reply bool) frame {
@@ -33,7 +29,7 @@ func (m *Mesh) hello(reply bool) frame {
 // digest carries the roster heads too, so that a hello that was left unanswered is made
 // up for.
 func (m *Mesh) digest() frame {
-	return frame{Kind: frameDigest, Digest: m.table.sums(), Heads: m.cfg.Roster.Heads()}
+	return frame{Kind: frameDigest, Digest: m.table.Sums(), Heads: m.cfg.Roster.Heads()}
 }
 
 // handle takes one frame from a peer. An error ends the flow.
@@ -60,20 +56,18 @@ func (m *Mesh) handle(f *flow, fr frame) error {
 			m.takeHello(f, frame{Kind: frameHello, Heads: fr.Heads})
 		}
 		if m.mayAsk(f) {
-			f.sendState(m.table.state(m.table.differing(fr.Digest)), false)
+			f.sendState(m.table.State(m.table.Differing(fr.Digest)), false)
 		}
 	case frameState:
 		if m.mayAsk(f) {
 			m.answer(f, fr)
 		}
-	case frameRecords:
+	case frameRecords, frameLog:
 		m.takeRecords(f, fr)
-	case frameLog:
-		m.takeLog(f, fr)
 	case frameWant:
 		m.serveBlob(f, fr.Want)
 	case frameChunk:
-		if fr.Chunk != nil && m.blobs.deliver(f.key.peer, fr.Chunk) {
+		if fr.Chunk != nil && m.fetch.deliver(f.key.peer, fr.Chunk) {
 			f.fines -= len(fr.Chunk.Data) // asked for
 		}
 	}
@@ -142,88 +136,42 @@ func (m *Mesh) takeEdits(f *flow, fr frame) {
 
 // answer sends what a peer's state lacks, and asks for what this node lacks.
 func (m *Mesh) answer(f *flow, fr frame) {
-	r := m.table.lacking(fr.State)
-	f.sendRecords(r.records, r.more)
-	f.sendLog(r.entries, r.more)
-	if len(r.ask) > 0 && !fr.Reply {
-		f.sendState(m.table.state(r.ask), true)
+	r := m.table.Lacking(fr.State, maxExchange)
+	f.sendRecords(frameRecords, r.Registers, r.More)
+	f.sendRecords(frameLog, r.Entries, r.More)
+	if len(r.Ask) > 0 && !fr.Reply {
+		f.sendState(m.table.State(r.Ask), true)
 	}
 }
 
+// takeRecords takes registers or log entries and tells others what is new.
 func (m *Mesh) takeRecords(f *flow, fr frame) {
-	taken := 0
-	for _, s := range fr.Records {
-		r, lost, err := m.table.accept(s)
-		switch {
-		case errors.Is(err, errStale):
-		case err != nil:
-			f.fines += fine
-			m.complain(f.key.peer, rootOf(err), err)
-		default:
-			taken++
-			m.forward(f, r.Writer, frame{Kind: frameRecords, Records: []Signed{s}})
-			m.recordChanged(r)
-			m.renew(lost)
-		}
+	t := m.table.Take(fr.Records)
+	if t.Refused > 0 {
+		f.fines += fine * t.Refused
+		m.complain(f.key.peer, records.Reason(t.Err), t.Err)
 	}
-	if fr.More && taken > 0 {
+	for _, p := range t.New {
+		m.forward(f, p)
+		m.changed(p.Record)
+	}
+	for _, p := range t.Renewed {
+		m.tell(p)
+	}
+	if fr.More && len(t.New) > 0 {
 		f.send(m.digest())
 	}
-}
-
-// renew says again what this node had said before its store lost its tail.
-func (m *Mesh) renew(lost *Record) {
-	if lost == nil {
-		return
-	}
-	err := m.write(draft{subject: lost.Subject, kind: lost.Kind, body: lost.Body, ttl: lost.TTL, blobs: lost.Blobs, raiseEpoch: true})
-	if err != nil {
-		m.log.Error("cannot renew an own record", "err", err)
-	}
-}
-
-func (m *Mesh) takeLog(f *flow, fr frame) {
-	taken, records, redo, err := m.table.acceptLog(fr.Records)
-	if err != nil {
-		f.fines += fine
-		m.complain(f.key.peer, rootOf(err), err)
-	}
-	for i, r := range records {
-		m.forward(f, r.Writer, frame{Kind: frameLog, Records: taken[i : i+1]})
-		m.entries.publish(r)
-	}
-	for _, r := range redo {
-		if err := m.append(draft{kind: r.Kind, body: r.Body, blobs: r.Blobs, raiseEpoch: true}); err != nil {
-			m.log.Error("cannot renew an own log entry", "err", err)
-		}
-	}
-	if fr.More && len(taken) > 0 {
-		f.send(m.digest())
-	}
-	if len(records) > 0 {
-		m.blobs.wake.look()
-	}
-}
-
-// rootOf names the kind of a fault, in one of few texts.
-func rootOf(err error) string {
-	for _, e := range []error{ErrRecordSize, ErrRecordForm, ErrRecordHome, ErrRecordWriter, ErrRecordSignature, ErrRecordKeys, ErrRecordRate} {
-		if errors.Is(err, e) {
-			return e.Error()
-		}
-	}
-	return "it could not be stored"
 }
 
 // forward passes something new on to a few others.
-func (m *Mesh) forward(from *flow, writer devices.NodeID, fr frame) {
-	b, err := encodeFrame(fr)
+func (m *Mesh) forward(from *flow, p records.Proven) {
+	b, err := encodeFrame(pushed(p))
 	if err != nil {
 		return
 	}
 	left := forwardTo
 	for _, f := range m.overlayFlows() { // map order: random ones
-		if f == from || f.key.peer == writer {
+		if f == from || f.key.peer == p.Record.Writer {
 			continue
 		}
 		f.sendBytes(b)
@@ -244,167 +192,81 @@ func (m *Mesh) broadcast(fr frame) {
 	}
 }
 
-// Statement is what Write says.
-type Statement struct {
-	Subject string        // empty: this node
-	Kind    string        // names the register for this subject
-	Body    any           // becomes deterministic CBOR; nil retracts
-	TTL     time.Duration // whole seconds on each receiver's own clock; 0 = for ever
-	Blobs   []BlobRef     // blobs that live at least as long as this
-}
-
-// Publish writes this node's own record of a kind: body is deterministic CBOR. The
+// Publish writes this node's own register of a kind: body is deterministic CBOR. The
 // record is durable before anybody hears of it.
 func (m *Mesh) Publish(kind string, body any) error {
-	return m.Write(Statement{Kind: kind, Body: body})
+	return m.Write(records.Statement{Kind: kind, Body: body})
 }
 
-// Write makes a register say something new. It is durable before anybody hears of it. A
-// statement that the roster does not let this node make gives ErrRecordWriter.
-func (m *Mesh) Write(s Statement) error {
-	raw, err := marshal(s.Body)
-	if err != nil {
-		return err
+// Write makes a register say something new (records.Table.Write) and tells everybody.
+func (m *Mesh) Write(s records.Statement) error {
+	p, err := m.table.Write(s)
+	if err == nil {
+		m.tell(p)
 	}
-	if s.TTL < 0 || s.TTL > time.Duration(^uint32(0))*time.Second {
-		return fmt.Errorf("%w: a time of %v", ErrRecordForm, s.TTL)
-	}
-	return m.write(draft{subject: s.Subject, kind: s.Kind, body: raw, ttl: uint32((s.TTL + time.Second - 1) / time.Second), blobs: s.Blobs})
+	return err
 }
 
-// Retract leaves a tombstone in place of a statement. It does not expire, and goes on
-// counting among the 32 records of this node.
+// Retract leaves a tombstone in place of a statement.
 func (m *Mesh) Retract(subject, kind string) error {
-	return m.write(draft{subject: subject, kind: kind, body: tombstone})
+	return m.Write(records.Statement{Subject: subject, Kind: kind})
 }
 
-func (m *Mesh) write(d draft) error {
-	s, err := m.table.write(m.cfg.Key, d)
-	if err != nil {
-		return err
+// Append adds an entry to this node's log (records.Table.Append) and tells everybody.
+func (m *Mesh) Append(kind string, body any, blobs ...records.BlobRef) error {
+	p, err := m.table.Append(kind, body, blobs...)
+	if err == nil {
+		m.tell(p)
 	}
-	m.broadcast(frame{Kind: frameRecords, Records: []Signed{s.signed}})
-	m.recordChanged(s.rec)
-	return nil
+	return err
 }
 
-// Append adds an entry to this node's log, which all members hold: the last 500 entries
-// of each writer, in order and without gaps. It is durable before anybody hears of it.
-func (m *Mesh) Append(kind string, body any, blobs ...BlobRef) error {
-	raw, err := marshal(body)
-	if err != nil {
-		return err
+// tell pushes a record of this node to all that it reaches.
+func (m *Mesh) tell(p records.Proven) {
+	m.broadcast(pushed(p))
+	m.changed(p.Record)
+}
+
+// pushed is the frame that carries one new record.
+func pushed(p records.Proven) frame {
+	kind := frameRecords
+	if p.Record.Shape == records.ShapeLog {
+		kind = frameLog
 	}
-	return m.append(draft{kind: kind, body: raw, blobs: blobs})
+	return frame{Kind: kind, Records: []records.Signed{p.Signed}}
 }
 
-func (m *Mesh) append(d draft) error {
-	r, s, err := m.table.append(m.cfg.Key, d)
-	if err != nil {
-		return err
+// changed follows what a new record says about addresses and blobs.
+func (m *Mesh) changed(r records.Record) {
+	m.learn(r)
+	if len(r.Blobs) > 0 {
+		m.fetch.wake.look()
 	}
-	m.broadcast(frame{Kind: frameLog, Records: []Signed{s}})
-	m.entries.publish(r)
-	m.blobs.wake.look()
-	return nil
 }
 
-// Entries lists the log entries of all members, by writer and in each writer's order;
-// kind "" means all kinds.
-func (m *Mesh) Entries(kind string) ([]Record, error) { return m.table.entries(kind) }
+// Records lists the registers of all members (records.Table.Records).
+func (m *Mesh) Records() []records.Record { return m.table.Records() }
 
-// Records lists the registers of all members, own ones included; what was retracted or
-// ran out is not among them.
-func (m *Mesh) Records() []Record {
-	var out []Record
-	for _, s := range m.table.all() {
-		if !s.expired && !s.rec.Gone() {
-			out = append(out, s.rec)
-		}
-	}
-	return out
+// Entries lists the log entries of all members (records.Table.Entries).
+func (m *Mesh) Entries(kind string) ([]records.Record, error) { return m.table.Entries(kind) }
+
+// Bindings lists the newest binding of each phone that has one, by the phone's ID.
+func (m *Mesh) Bindings() map[devices.NodeID]records.Binding { return m.table.Bindings() }
+
+// WatchRecords tells of registers from now on (records.Table.Watch); the channel is closed
+// when ctx or the mesh ends, too.
+func (m *Mesh) WatchRecords(ctx context.Context) <-chan records.Record {
+	return m.table.Watch(ctx, records.ShapeRegister)
 }
-
-// WatchRecords tells of registers accepted or written from now on; when one is retracted
-// or runs out, Gone is true. The channel is closed when ctx or the mesh ends, or when the
-// reader falls far behind: read Records anew.
-func (m *Mesh) WatchRecords(ctx context.Context) <-chan Record { return m.records.watch(ctx) }
 
 // WatchEntries does the same for log entries.
-func (m *Mesh) WatchEntries(ctx context.Context) <-chan Record { return m.entries.watch(ctx) }
-
-func (m *Mesh) recordChanged(r Record) {
-	m.learn(r)
-	m.records.publish(r)
-	if len(r.Blobs) > 0 {
-		m.blobs.wake.look()
-	}
+func (m *Mesh) WatchEntries(ctx context.Context) <-chan records.Record {
+	return m.table.Watch(ctx, records.ShapeLog)
 }
 
-// expire tells of records that ran out; own ones are retracted, so that all agree.
+// expire retracts registers of this node that ran out.
 func (m *Mesh) expire(now time.Time) {
-	for _, r := range m.table.expire(now) {
-		if r.Writer == m.self {
-			m.trouble("cannot retract a record that ran out", m.Retract(r.Subject, r.Kind))
-			continue
-		}
-		r.Body = tombstone
-		m.records.publish(r)
-	}
-}
-
-// feed tells readers of records. The zero value is ready.
-type feed struct {
-	mu    sync.Mutex
-	subs  map[chan Record]struct{}
-	ended bool
-}
-
-func (f *feed) watch(ctx context.Context) <-chan Record {
-	ch := make(chan Record, feedBuffer)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.ended {
-		close(ch)
-		return ch
-	}
-	if f.subs == nil {
-		f.subs = map[chan Record]struct{}{}
-	}
-	f.subs[ch] = struct{}{}
-	context.AfterFunc(ctx, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.drop(ch)
-	})
-	return ch
-}
-
-// drop must be called with mu held.
-func (f *feed) drop(ch chan Record) {
-	if _, ok := f.subs[ch]; ok {
-		delete(f.subs, ch)
-		close(ch)
-	}
-}
-
-func (f *feed) publish(r Record) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for ch := range f.subs {
-		select {
-		case ch <- r:
-		default:
-			f.drop(ch)
-		}
-	}
-}
-
-func (f *feed) end() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.ended = true
-	for ch := range f.subs {
-		f.drop(ch)
+	for _, r := range m.table.Expire(now) {
+		m.trouble("cannot retract a record that ran out", m.Retract(r.Subject, r.Kind))
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
-	"github.com/hallway-home/hallway/devices/overlay"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -167,10 +167,10 @@ func (w *World) checkEntries(n *node) error {
 
 // storedRecords checks every record in a node's store and says which it holds.
 func (w *World) storedRecords(n *node) (map[string]order, error) {
-	var stored []overlay.Signed
+	var stored []records.Signed
 	err := n.store.View(func(tx devices.Tx) error {
 		return tx.Each(devices.BucketRecords, func(_ string, val []byte) error {
-			var s overlay.Signed
+			var s records.Signed
 			err := decoding.Unmarshal(val, &s)
 			stored = append(stored, s)
 			return err
@@ -195,17 +195,17 @@ func (w *World) storedRecords(n *node) (map[string]order, error) {
 }
 
 // name is that of a register, as people read it.
-func (w *World) name(r overlay.Record) string {
+func (w *World) name(r records.Record) string {
 	return fmt.Sprintf("%d %s", w.number(r.Writer), r.Kind)
 }
 
-func orderOf(r overlay.Record) order {
+func orderOf(r records.Record) order {
 	raw, _ := canonical().Marshal(r)
 	return order{r.Epoch, r.Sequence, sha256.Sum256(raw)}
 }
 
-func (w *World) remember(s overlay.Signed) {
-	if !slices.ContainsFunc(w.olds, func(o overlay.Signed) bool { return bytes.Equal(o.Raw, s.Raw) }) {
+func (w *World) remember(s records.Signed) {
+	if !slices.ContainsFunc(w.olds, func(o records.Signed) bool { return bytes.Equal(o.Raw, s.Raw) }) {
 		w.olds = append(w.olds, s)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/hallway-home/hallway/devices"
-	"github.com/hallway-home/hallway/devices/overlay"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -46,11 +46,11 @@ func (w *World) forge(target *node, means int) {
 	if len(heads) == 0 || target == h {
 		return
 	}
-	said := func(writer *node, epoch, seq uint64, body string) overlay.Record {
+	said := func(writer *node, epoch, seq uint64, body string) records.Record {
 		raw, _ := cbor.Marshal(body)
-		return overlay.Record{Version: 1, Home: home, Subject: writer.id.String(), Kind: "kind1", Writer: writer.id, Epoch: epoch, Sequence: seq, Body: raw}
+		return records.Record{Version: 1, Home: home, Subject: writer.id.String(), Kind: "kind1", Writer: writer.id, Epoch: epoch, Sequence: seq, Body: raw}
 	}
-	own := func(epoch, seq uint64) overlay.Signed { // it may say what it likes about itself
+	own := func(epoch, seq uint64) records.Signed { // it may say what it likes about itself
 		body := w.fresh()
 		w.model.publishes(h.id, "kind1", body, false)
 		return seal(h.key, said(h, epoch, seq, body))
@@ -68,11 +68,11 @@ func (w *World) forge(target *node, means int) {
 	case 1: // another's record, made newer under its old signature
 		if len(w.olds) > 0 {
 			s := w.olds[rand.IntN(len(w.olds))]
-			var r overlay.Record
+			var r records.Record
 			_ = decoding.Unmarshal(s.Raw, &r)
 			r.Sequence += 1000
 			raw, _ := canonical().Marshal(r)
-			frames = []frame{{frameRecords, 5, []any{overlay.Signed{Raw: raw, Sig: s.Sig}}}}
+			frames = []frame{{frameRecords, 5, []any{records.Signed{Raw: raw, Sig: s.Sig}}}}
 		}
 	case 2: // everything that was ever true, again
 		var all []any
@@ -183,9 +183,9 @@ func (f frame) bytes() []byte {
 	return append(append(out, f.kind), body...)
 }
 
-func seal(key *ecdsa.PrivateKey, r overlay.Record) overlay.Signed {
+func seal(key *ecdsa.PrivateKey, r records.Record) records.Signed {
 	raw, sig := sign(key, r)
-	return overlay.Signed{Raw: raw, Sig: sig}
+	return records.Signed{Raw: raw, Sig: sig}
 }
 
 func sign(key *ecdsa.PrivateKey, v any) (raw, sig []byte) {

@@ -8,7 +8,7 @@ import (
 	"math/big"
 
 	"github.com/hallway-home/hallway/devices"
-	"github.com/hallway-home/hallway/devices/overlay"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -22,7 +22,7 @@ type model struct {
 	want    map[statement]map[string]bool // those that may be its newest; "" is none
 	entries map[devices.NodeID][]string   // of each writer's log, those that cannot be lost, in order
 	edits   map[trust.Hash]*edit          // what is in any log, by its content
-	records map[[32]byte]overlay.Record   // records whose signature was checked
+	records map[[32]byte]records.Record   // records whose signature was checked
 }
 
 // statement is what a later record of the writer replaces.
@@ -40,7 +40,7 @@ type edit struct {
 func newModel(keys map[devices.NodeID]*ecdsa.PublicKey, first devices.NodeID) *model {
 	return &model{
 		keys: keys, first: first, intents: map[string]bool{}, said: map[statement]map[string]bool{}, want: map[statement]map[string]bool{},
-		entries: map[devices.NodeID][]string{}, edits: map[trust.Hash]*edit{}, records: map[[32]byte]overlay.Record{},
+		entries: map[devices.NodeID][]string{}, edits: map[trust.Hash]*edit{}, records: map[[32]byte]records.Record{},
 	}
 }
 
@@ -107,12 +107,12 @@ func fits(pub *ecdsa.PublicKey, raw, sig []byte) bool {
 
 // takeRecord checks one stored record: signed by its writer, about itself, and a thing
 // that this writer did say.
-func (m *model) takeRecord(s overlay.Signed) (overlay.Record, error) {
+func (m *model) takeRecord(s records.Signed) (records.Record, error) {
 	id := sha256.Sum256(append(append([]byte{}, s.Raw...), s.Sig...))
 	if r, ok := m.records[id]; ok {
 		return r, nil
 	}
-	var r overlay.Record
+	var r records.Record
 	if err := decoding.Unmarshal(s.Raw, &r); err != nil {
 		return r, err
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/overlay"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
@@ -144,7 +145,7 @@ type World struct {
 	log   *journal
 	count int // of names and bodies, so that each is new
 
-	olds    []overlay.Signed // every record that was ever stored, for replays
+	olds    []records.Signed // every record that was ever stored, for replays
 	attacks sync.WaitGroup
 	breach  error // a stranger was let in; guarded by log.mu
 }
@@ -294,7 +295,7 @@ func (w *World) fresh() string {
 
 // publish writes the node's record of a kind; kind 0 is that about the device.
 func (w *World) publish(n *node, kind int) {
-	body, name := w.fresh(), overlay.KindDevice
+	body, name := w.fresh(), records.KindDevice
 	var record any = devices.DeviceRecord{Addrs: []netip.AddrPort{n.addr}, Version: body}
 	if kind > 0 {
 		name, record = fmt.Sprintf("kind%d", kind), body
@@ -315,9 +316,9 @@ func (w *World) append(n *node) {
 }
 
 // bodyOf is the text that makes a record the one that was published.
-func bodyOf(r overlay.Record) string {
-	if r.Kind == overlay.KindDevice {
-		d, err := overlay.DecodeDevice(r)
+func bodyOf(r records.Record) string {
+	if r.Kind == records.KindDevice {
+		d, err := records.DecodeDevice(r)
 		if err != nil {
 			return err.Error()
 		}

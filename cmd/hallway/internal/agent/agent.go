@@ -23,6 +23,7 @@ import (
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/overlay"
 	"github.com/hallway-home/hallway/devices/pairing"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 	"github.com/hallway-home/hallway/discovery"
 	"github.com/hallway-home/hallway/discovery/mdns"
@@ -218,11 +219,11 @@ func (a *Agent) followRecords(ctx context.Context) error {
 	return nil
 }
 
-func (a *Agent) takeRecord(r overlay.Record) {
-	if r.Kind != overlay.KindDevice || r.Gone() {
+func (a *Agent) takeRecord(r records.Record) {
+	if r.Kind != records.KindDevice || r.Gone() {
 		return
 	}
-	d, err := overlay.DecodeDevice(r)
+	d, err := records.DecodeDevice(r)
 	if err != nil {
 		a.log.Warn("a device's record cannot be read", "device", r.Writer, "err", err)
 		return

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
-	"github.com/hallway-home/hallway/devices/overlay"
+	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 	"github.com/hallway-home/hallway/discovery"
 	"github.com/hallway-home/hallway/discovery/mdns"
@@ -84,7 +84,7 @@ func (a *Agent) keepOwnRecord(ctx context.Context) error {
 				now.Addrs = published.Addrs // without an address nobody is told, and others should not forget
 			}
 			if published == nil || !reflect.DeepEqual(*published, now) {
-				if err := a.mesh.Publish(overlay.KindDevice, now); err != nil {
+				if err := a.mesh.Publish(records.KindDevice, now); err != nil {
 					a.log.Error("cannot publish what this device is", "err", err)
 				} else {
 					published = &now
@@ -103,8 +103,8 @@ func (a *Agent) keepOwnRecord(ctx context.Context) error {
 // storedRecord is what this node published before, so that a restart changes nothing.
 func (a *Agent) storedRecord() *devices.DeviceRecord {
 	for _, r := range a.mesh.Records() {
-		if r.Writer == a.self && r.Kind == overlay.KindDevice {
-			if d, err := overlay.DecodeDevice(r); err == nil {
+		if r.Writer == a.self && r.Kind == records.KindDevice {
+			if d, err := records.DecodeDevice(r); err == nil {
 				return &d
 			}
 		}

@@ -1,9 +1,8 @@
-package overlay
+package records
 
 import (
 	"bytes"
 	"cmp"
-	"crypto/ecdsa"
 	"fmt"
 	"maps"
 	"slices"
@@ -61,19 +60,19 @@ func floor(tip uint64) uint64 {
 func entryKey(w devices.NodeID, seq uint64) string { return fmt.Sprintf("%s/%016x", w, seq) }
 
 // openLogs reads the logs; what hangs behind a gap is left out.
-func (t *table) openLogs() error {
-	return t.store.View(func(tx devices.Tx) error {
+func (t *Table) openLogs() error {
+	return t.cfg.Store.View(func(tx devices.Tx) error {
 		return tx.Each(bucketLog, func(_ string, val []byte) error {
 			var s Signed
-			if err := decMode.Unmarshal(val, &s); err != nil {
+			if err := Unmarshal(val, &s); err != nil {
 				return fmt.Errorf("a stored log entry is damaged: %w", err)
 			}
-			r, err := parseRecord(s)
+			r, err := parse(s)
 			if err == nil {
-				err = mayWrite(r, t.roster())
+				err = mayWrite(r, t.cfg.Roster())
 			}
 			if err != nil { // of a removed member, or of a later version
-				t.log.Debug("left out a stored log entry", "err", err)
+				t.cfg.Logger.Debug("left out a stored log entry", "err", err)
 				return nil
 			}
 			l := t.logs[r.Writer]
@@ -91,24 +90,27 @@ func (t *table) openLogs() error {
 	})
 }
 
-// logTx is one change of logs: memory follows when the disk has it.
+// logTx is one change of logs: memory follows when the disk has it. Table.writing is held
+// from its begin to its commit, so no other changes them meanwhile.
 type logTx struct {
-	t    *table
+	t    *Table
 	logs map[devices.NodeID]*writerLog
 	put  map[string][]byte // nil deletes
 }
 
-func (t *table) beginLog() *logTx {
+func (t *Table) beginLog() *logTx {
 	return &logTx{t: t, logs: map[devices.NodeID]*writerLog{}, put: map[string][]byte{}}
 }
 
 func (x *logTx) of(w devices.NodeID) *writerLog {
 	if x.logs[w] == nil {
-		if old := x.t.logs[w]; old != nil {
-			x.logs[w] = old.clone()
-		} else {
-			x.logs[w] = &writerLog{first: 1}
+		x.t.mu.Lock()
+		old := x.t.logs[w]
+		x.t.mu.Unlock()
+		if old == nil {
+			old = &writerLog{first: 1}
 		}
+		x.logs[w] = old.clone()
 	}
 	return x.logs[w]
 }
@@ -118,21 +120,21 @@ func (x *logTx) get(w devices.NodeID, seq uint64) (Signed, Record, error) {
 	val, ok := x.put[entryKey(w, seq)]
 	err := error(nil)
 	if !ok {
-		err = x.t.store.View(func(tx devices.Tx) error { val = tx.Get(bucketLog, entryKey(w, seq)); return nil })
+		err = x.t.cfg.Store.View(func(tx devices.Tx) error { val = tx.Get(bucketLog, entryKey(w, seq)); return nil })
 	}
 	if err == nil {
-		err = decMode.Unmarshal(val, &s)
+		err = Unmarshal(val, &s)
 	}
 	if err != nil {
 		return s, Record{}, err
 	}
-	r, err := parseRecord(s)
+	r, err := parse(s)
 	return s, r, err
 }
 
 // set stores an entry at its place: at the end, or in place of another.
 func (x *logTx) set(r Record, s Signed) error {
-	val, err := marshal(s)
+	val, err := Marshal(s)
 	if err != nil {
 		return err
 	}
@@ -161,7 +163,7 @@ func (x *logTx) dropFirst(w devices.NodeID) {
 
 func (x *logTx) commit(point string) error {
 	if len(x.put) > 0 {
-		err := x.t.store.Update(point, func(tx devices.Tx) error {
+		err := x.t.cfg.Store.Update(point, func(tx devices.Tx) error {
 			for k, v := range x.put {
 				var err error
 				if v == nil {
@@ -179,66 +181,72 @@ func (x *logTx) commit(point string) error {
 			return err
 		}
 	}
-	for w, l := range x.logs {
-		x.t.logs[w] = l
-	}
+	x.t.mu.Lock()
+	defer x.t.mu.Unlock()
+	maps.Copy(x.t.logs, x.logs)
+	x.t.sums = nil
 	return nil
 }
 
-// acceptLog takes the entries of one frame, in their order. taken are those that were
-// new; redo are own ones that gave way to what we had said under the same number before
-// our store lost its tail. The first fault is returned beside what was good.
-func (t *table) acceptLog(list []Signed) (taken []Signed, records, redo []Record, fault error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// takeEntries takes log entries in their order, in one transaction. Of its own ones this
+// node says those again that gave way to what it had said under the same number before
+// its store lost its tail.
+func (t *Table) takeEntries(list []Proven, roster *devices.Roster, out *Taken) {
+	t.writing.Lock()
+	defer t.writing.Unlock()
 	x := t.beginLog()
-	for _, s := range list {
-		r, lost, err := x.accept(s, t.roster())
+	var taken []Proven
+	var redo []Record
+	var fault error
+	for _, p := range list {
+		lost, err := x.accept(p, roster)
 		if lost != nil {
 			redo = append(redo, *lost)
 		}
 		switch {
 		case err == nil:
-			taken, records = append(taken, s), append(records, r)
+			taken = append(taken, p)
 		case err != errStale && fault == nil: //nolint:errorlint // never wrapped
 			fault = err
 		}
 	}
 	if err := x.commit("log.put"); err != nil {
-		return nil, nil, nil, err
+		out.refuse(err)
+		return
 	}
-	return taken, records, redo, fault
+	if fault != nil { // one for all: who passes a writer's flood on did not make it
+		out.refuse(fault)
+	}
+	out.New = append(out.New, taken...)
+	for _, r := range redo {
+		p, err := t.append(Record{Kind: r.Kind, Body: r.Body, Blobs: r.Blobs}, true)
+		if err != nil {
+			t.cfg.Logger.Error("cannot renew an own log entry", "err", err)
+			continue
+		}
+		out.Renewed = append(out.Renewed, p)
+	}
 }
 
-func (x *logTx) accept(s Signed, roster *devices.Roster) (r Record, lost *Record, err error) {
-	if r, err = parseRecord(s); err != nil {
-		return r, nil, err
-	}
-	if err := mayWrite(r, roster); err != nil {
-		return r, nil, err
-	}
-	if r.Shape != ShapeLog {
-		return r, nil, ErrRecordForm
-	}
+func (x *logTx) accept(p Proven, roster *devices.Roster) (lost *Record, err error) {
+	r, s := p.Record, p.Signed
 	l := x.of(r.Writer)
 	held := r.Sequence >= l.first && r.Sequence <= l.last()
 	if r.Sequence < l.first || held && l.hashes[r.Sequence-l.first] == s.hash() {
-		return r, nil, errStale
+		return nil, errStale
 	}
-	if err := verifyRecord(r, s, roster); err != nil {
-		return r, nil, err
+	if err := verify(r, s, roster); err != nil {
+		return nil, err
 	}
 	if held {
-		lost, err = x.settle(r, s)
-		return r, lost, err
+		return x.settle(r, s)
 	}
 	l.tip = max(l.tip, r.Sequence)
 	if r.Sequence != l.last()+1 && r.Sequence > floor(l.tip) {
-		return r, nil, errStale // a gap: the digest brings what is between
+		return nil, errStale // a gap: the digest brings what is between
 	}
-	now := time.Now()
-	if rate := x.t.rateOf(r.Writer, now); r.Writer != x.t.self && !rate.entries.allow(now) {
-		return r, nil, ErrRecordRate
+	if r.Writer != x.t.self && !x.t.mayAdd(r.Writer) {
+		return nil, ErrRate
 	}
 	if r.Sequence != l.last()+1 { // what is between has fallen off at the writer
 		for len(l.hashes) > 0 {
@@ -246,7 +254,14 @@ func (x *logTx) accept(s Signed, roster *devices.Roster) (r Record, lost *Record
 		}
 		l.first = r.Sequence
 	}
-	return r, nil, x.set(r, s)
+	return nil, x.set(r, s)
+}
+
+// mayAdd takes a token for one entry of a writer.
+func (t *Table) mayAdd(w devices.NodeID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.rateOf(w).entries.AllowN(time.Now(), 1)
 }
 
 // settle decides between two entries of one number: the higher epoch, then the lower
@@ -258,7 +273,9 @@ func (x *logTx) settle(r Record, s Signed) (lost *Record, err error) {
 		return nil, err
 	}
 	if r.Epoch == old.Epoch {
+		x.t.mu.Lock()
 		x.t.flag(r.Writer)
+		x.t.mu.Unlock()
 	}
 	ours, theirs := was.hash(), s.hash()
 	if cmp.Or(cmp.Compare(old.Epoch, r.Epoch), bytes.Compare(theirs[:], ours[:])) >= 0 {
@@ -275,50 +292,56 @@ func (x *logTx) settle(r Record, s Signed) (lost *Record, err error) {
 	return lost, x.set(r, s)
 }
 
-// append makes the next entry of this node's log; durable before it is returned.
-func (t *table) append(key *ecdsa.PrivateKey, d draft) (Record, Signed, error) {
-	roster := t.roster()
-	if roster == nil {
-		return Record{}, Signed{}, ErrRecordHome
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	x := t.beginLog()
-	l := x.of(t.self)
-	r := Record{
-		Version: 1, Home: roster.Home, Subject: t.self.String(), Kind: d.kind, Writer: t.self, Shape: ShapeLog,
-		Epoch: max(1, l.epoch), Sequence: l.last() + 1, Body: d.body, Blobs: d.blobs,
-	}
-	if d.raiseEpoch {
-		r.Epoch++
-	}
-	if len(roster.Heads) > 0 {
-		r.Head = roster.Heads[0]
-	}
-	s, err := sealRecord(key, r)
+// Append adds an entry to this node's log, which all members hold: the last 500 entries
+// of each writer, in order and without gaps. It is durable when it is returned.
+func (t *Table) Append(kind string, body any, blobs ...BlobRef) (Proven, error) {
+	raw, err := Marshal(body)
 	if err != nil {
-		return r, s, err
+		return Proven{}, err
 	}
-	if _, err := openRecord(s, roster); err != nil {
-		return r, s, err
-	}
-	if err := x.set(r, s); err != nil {
-		return r, s, err
-	}
-	return r, s, x.commit("log.append")
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	return t.append(Record{Kind: kind, Body: raw, Blobs: blobs}, false)
 }
 
-// entries lists log entries, by writer and then in order; kind "" means all.
-func (t *table) entries(kind string) ([]Record, error) {
+// append completes, signs and stores an entry of this node; writing is held.
+func (t *Table) append(r Record, raiseEpoch bool) (Proven, error) {
+	roster := t.cfg.Roster()
+	if err := t.begin(&r, roster); err != nil {
+		return Proven{}, err
+	}
+	x := t.beginLog()
+	l := x.of(t.self)
+	r.Shape, r.Subject, r.Epoch, r.Sequence = ShapeLog, t.self.String(), max(1, l.epoch), l.last()+1
+	if raiseEpoch {
+		r.Epoch++
+	}
+	p, err := t.seal(r, roster)
+	if err != nil {
+		return p, err
+	}
+	if err := x.set(p.Record, p.Signed); err != nil {
+		return p, err
+	}
+	if err := x.commit("log.append"); err != nil {
+		return p, err
+	}
+	t.publish(p.Record)
+	return p, nil
+}
+
+// Entries lists the log entries of all members, by writer and in each writer's order;
+// kind "" means all kinds. It reads the disk.
+func (t *Table) Entries(kind string) ([]Record, error) {
 	var out []Record
-	roster := t.roster()
-	err := t.store.View(func(tx devices.Tx) error {
+	roster := t.cfg.Roster()
+	err := t.cfg.Store.View(func(tx devices.Tx) error {
 		return tx.Each(bucketLog, func(_ string, val []byte) error {
 			var s Signed
-			if err := decMode.Unmarshal(val, &s); err != nil {
+			if err := Unmarshal(val, &s); err != nil {
 				return err
 			}
-			r, err := parseRecord(s)
+			r, err := parse(s)
 			if err == nil && roster.Has(r.Writer) && (kind == "" || r.Kind == kind) {
 				out = append(out, r)
 			}
@@ -329,12 +352,12 @@ func (t *table) entries(kind string) ([]Record, error) {
 }
 
 // span reads the entries from first to last of a writer, as many as fit the budget.
-func (t *table) span(w devices.NodeID, first, last uint64, budget *int) (out []Signed, all bool) {
-	err := t.store.View(func(tx devices.Tx) error {
+func (t *Table) span(w devices.NodeID, first, last uint64, budget *int) (out []Signed, all bool) {
+	err := t.cfg.Store.View(func(tx devices.Tx) error {
 		for seq := first; seq <= last; seq++ { // sequences of logs end far below 2^64
 			var s Signed
 			val := tx.Get(bucketLog, entryKey(w, seq))
-			if val == nil || decMode.Unmarshal(val, &s) != nil {
+			if val == nil || Unmarshal(val, &s) != nil {
 				continue
 			}
 			if *budget -= len(val); *budget < 0 {

@@ -1,4 +1,4 @@
-package overlay
+package records
 
 import (
 	"cmp"
@@ -8,28 +8,27 @@ import (
 	"github.com/hallway-home/hallway/devices"
 )
 
-// Two nodes come together in three steps, each bounded: one hash for each writer
-// (frameDigest), the state of the writers whose hashes differ (frameState), and what the
-// other lacks (frameRecords, frameLog). Equal nodes exchange the first step alone.
-
-// writerSum stands for everything that a node has of one writer.
-type writerSum struct {
+// Sum stands for everything that a node has of one writer. Sums are the first of the three
+// steps in which two nodes come together; equal nodes exchange them alone.
+type Sum struct {
 	_      struct{} `cbor:",toarray"`
 	Writer devices.NodeID
 	Sum    [8]byte
 }
 
-// writerState says which registers and entries of one writer a node has.
-type writerState struct {
+// State says which registers and entries of one writer a node has: the second step, for
+// the writers whose sums differ.
+type State struct {
 	_         struct{} `cbor:",toarray"`
 	Writer    devices.NodeID
-	Registers []registerState
+	Registers []RegisterState
 	First     uint64    // of the log; the last is First + Count - 1
 	Count     uint64    // at most MaxEntries
 	Blocks    [][8]byte // one for each logBlock sequences, the first and last ones partly filled
 }
 
-type registerState struct {
+// RegisterState is one register of a State.
+type RegisterState struct {
 	_        struct{} `cbor:",toarray"`
 	Kind     string
 	Subject  string
@@ -38,8 +37,8 @@ type registerState struct {
 	Hash     [8]byte
 }
 
-// stateSize is about what a writerState takes on the wire.
-func stateSize(w writerState) int {
+// Size is about what a State takes on the wire, in bytes.
+func (w State) Size() int {
 	n := 48 + 9*len(w.Blocks)
 	for _, r := range w.Registers {
 		n += 32 + len(r.Kind) + len(r.Subject)
@@ -52,10 +51,19 @@ func mix(sum *[8]byte, hash []byte) {
 	binary.BigEndian.PutUint64(sum[:], binary.BigEndian.Uint64(sum[:])+binary.BigEndian.Uint64(hash[:8]))
 }
 
-// sums is one line for each writer, in the order of their IDs.
-func (t *table) sums() []writerSum {
+// Sums is one line for each writer, in the order of their IDs. The caller must not change
+// it.
+func (t *Table) Sums() []Sum {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.sums == nil {
+		t.sums = t.sum()
+	}
+	return t.sums
+}
+
+// sum works the sums out; mu is held.
+func (t *Table) sum() []Sum {
 	by := map[devices.NodeID]*[8]byte{}
 	at := func(w devices.NodeID) *[8]byte {
 		if by[w] == nil {
@@ -71,21 +79,25 @@ func (t *table) sums() []writerSum {
 			mix(at(w), h[:])
 		}
 	}
-	out := make([]writerSum, 0, len(by))
+	out := make([]Sum, 0, len(by))
 	for w, sum := range by {
-		out = append(out, writerSum{Writer: w, Sum: *sum})
+		out = append(out, Sum{Writer: w, Sum: *sum})
 	}
-	slices.SortFunc(out, func(a, b writerSum) int { return slices.Compare(a.Writer[:], b.Writer[:]) })
+	slices.SortFunc(out, func(a, b Sum) int { return slices.Compare(a.Writer[:], b.Writer[:]) })
 	return out
 }
 
-// differing lists the writers of whom the peer has something else than we.
-func (t *table) differing(theirs []writerSum) []devices.NodeID {
-	ours := map[devices.NodeID][8]byte{}
-	for _, s := range t.sums() {
+// Differing lists the writers of whom the peer has something else than we.
+func (t *Table) Differing(theirs []Sum) []devices.NodeID {
+	sums := t.Sums()
+	if slices.Equal(sums, theirs) { // as most often
+		return nil
+	}
+	ours := make(map[devices.NodeID][8]byte, len(sums))
+	for _, s := range sums {
 		ours[s.Writer] = s.Sum
 	}
-	roster := t.roster()
+	roster := t.cfg.Roster()
 	var out []devices.NodeID
 	for _, s := range theirs {
 		sum, ok := ours[s.Writer]
@@ -100,13 +112,13 @@ func (t *table) differing(theirs []writerSum) []devices.NodeID {
 	return out
 }
 
-// state describes what is here of the writers.
-func (t *table) state(writers []devices.NodeID) []writerState {
+// State describes what is here of the writers.
+func (t *Table) State(writers []devices.NodeID) []State {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	by := map[devices.NodeID]*writerState{}
+	by := map[devices.NodeID]*State{}
 	for _, w := range writers {
-		st := &writerState{Writer: w}
+		st := &State{Writer: w}
 		if l := t.logs[w]; l != nil && len(l.hashes) > 0 {
 			st.First, st.Count, st.Blocks = l.first, uint64(len(l.hashes)), l.blocks()
 		}
@@ -114,10 +126,10 @@ func (t *table) state(writers []devices.NodeID) []writerState {
 	}
 	for k, s := range t.records {
 		if st := by[k.writer]; st != nil {
-			st.Registers = append(st.Registers, registerState{Kind: k.kind, Subject: k.subject, Epoch: s.rec.Epoch, Sequence: s.rec.Sequence, Hash: [8]byte(s.hash[:8])})
+			st.Registers = append(st.Registers, RegisterState{Kind: k.kind, Subject: k.subject, Epoch: s.rec.Epoch, Sequence: s.rec.Sequence, Hash: [8]byte(s.hash[:8])})
 		}
 	}
-	out := make([]writerState, 0, len(by))
+	out := make([]State, 0, len(by))
 	for _, st := range by {
 		out = append(out, *st)
 	}
@@ -137,32 +149,31 @@ func (l *writerLog) blocks() [][8]byte {
 	return out
 }
 
-// reply is what answers a peer's state.
-type reply struct {
-	records []Signed
-	entries []Signed
-	ask     []devices.NodeID // writers of whom the peer has more
-	more    bool             // the budget did not suffice
+// Reply answers a peer's State: the third step.
+type Reply struct {
+	Registers []Signed
+	Entries   []Signed
+	Ask       []devices.NodeID // writers of whom the peer has more
+	More      bool             // the budget did not suffice
 }
 
-// lacking compares a peer's state of some writers with what is here, within the budget
-// of one exchange.
-func (t *table) lacking(theirs []writerState) reply {
-	var out reply
-	budget := maxExchange
+// Lacking compares a peer's state of some writers with what is here, and gives what it
+// lacks: at most budget bytes.
+func (t *Table) Lacking(theirs []State, budget int) Reply {
+	var out Reply
 	for _, st := range theirs {
 		ask := t.lackingRegisters(st, &out, &budget)
 		if t.lackingEntries(st, &out, &budget) || ask {
-			out.ask = append(out.ask, st.Writer)
+			out.Ask = append(out.Ask, st.Writer)
 		}
 	}
 	return out
 }
 
-func (t *table) lackingRegisters(st writerState, out *reply, budget *int) (theyHaveMore bool) {
-	have := map[recordKey]registerState{}
+func (t *Table) lackingRegisters(st State, out *Reply, budget *int) (theyHaveMore bool) {
+	have := map[registerKey]RegisterState{}
 	for _, r := range st.Registers {
-		have[recordKey{st.Writer, r.Subject, r.Kind}] = r
+		have[registerKey{st.Writer, r.Subject, r.Kind}] = r
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -179,10 +190,10 @@ func (t *table) lackingRegisters(st writerState, out *reply, budget *int) (theyH
 				continue // it must not live on at others
 			}
 			if *budget -= len(s.signed.Raw) + len(s.signed.Sig); *budget < 0 {
-				out.more = true
+				out.More = true
 				continue
 			}
-			out.records = append(out.records, s.signed)
+			out.Registers = append(out.Registers, s.signed)
 		case order < 0:
 			theyHaveMore = true
 		}
@@ -190,7 +201,7 @@ func (t *table) lackingRegisters(st writerState, out *reply, budget *int) (theyH
 	return theyHaveMore || len(have) > 0
 }
 
-func (t *table) lackingEntries(st writerState, out *reply, budget *int) (theyHaveMore bool) {
+func (t *Table) lackingEntries(st State, out *Reply, budget *int) (theyHaveMore bool) {
 	t.mu.Lock()
 	l := t.logs[st.Writer]
 	if l != nil {
@@ -220,15 +231,15 @@ func (t *table) lackingEntries(st writerState, out *reply, budget *int) (theyHav
 	return last > l.last()
 }
 
-func (r *reply) add(t *table, w devices.NodeID, first, last uint64, budget *int) {
+func (r *Reply) add(t *Table, w devices.NodeID, first, last uint64, budget *int) {
 	list, all := t.span(w, first, last, budget)
-	r.entries = append(r.entries, list...)
-	r.more = r.more || !all
+	r.Entries = append(r.Entries, list...)
+	r.More = r.More || !all
 }
 
 // differingBlocks lists the ranges in which both hold the same numbers with other
 // contents, which takes a writer who said two things under one number.
-func (l *writerLog) differingBlocks(st writerState, last uint64) (out [][2]uint64) {
+func (l *writerLog) differingBlocks(st State, last uint64) (out [][2]uint64) {
 	if st.Count == 0 {
 		return nil
 	}

@@ -1,12 +1,13 @@
-package overlay
+package records
 
 import (
 	"crypto/ecdsa"
 	"errors"
-	"log/slog"
 	"maps"
 	"reflect"
 	"testing"
+
+	"github.com/fxamacker/cbor/v2"
 
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/trust"
@@ -20,15 +21,11 @@ func sealRaw(key *ecdsa.PrivateKey, raw []byte) (Signed, error) {
 // withPhone lets both homes know a person with one phone.
 func withPhone(t testing.TB, a, b *writer) *ecdsa.PrivateKey {
 	t.Helper()
-	phone := strangerKey(t)
+	phone := newKey(t)
 	r := *a.log.Roster()
 	r.Persons = map[string]devices.Person{"eve": {Slug: "eve", Nodes: []devices.NodeID{devices.NodeIDOf(&phone.PublicKey)}}}
 	for _, w := range []*writer{a, b} {
-		tb, err := openTable(w.store, devices.NodeIDOf(&w.key.PublicKey), func() *devices.Roster { return &r }, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.table = tb
+		w.Table = w.reopen(t, func(c *Config) { c.Roster = func() *devices.Roster { return &r } })
 	}
 	return phone
 }
@@ -45,11 +42,11 @@ func TestBindingNeedsThePhonesSignature(t *testing.T) {
 		return raw
 	}
 	say := func(subject devices.NodeID, raw []byte) Signed {
-		return a.seal(t, func(r *Record) { r.Subject, r.Kind, r.Body = subject.String(), KindBinding, raw })
+		return a.sign(t, func(r *Record) { r.Subject, r.Kind, r.Body = subject.String(), KindBinding, raw })
 	}
 	changed := bind(phone, a.self)
 	changed[len(changed)-1]++
-	stranger := strangerKey(t)
+	stranger := newKey(t)
 	strangerID := devices.NodeIDOf(&stranger.PublicKey)
 	for name, s := range map[string]Signed{
 		"signed by another key":       say(id, bind(stranger, a.self)),
@@ -58,42 +55,42 @@ func TestBindingNeedsThePhonesSignature(t *testing.T) {
 		"with a changed signature":    say(id, changed),
 		"about the node itself":       say(a.self, bind(phone, a.self)),
 		"without any signature":       say(id, body(t, "x")),
-		"as a log entry": a.seal(t, func(r *Record) {
+		"as a log entry": a.sign(t, func(r *Record) {
 			r.Subject, r.Kind, r.Body, r.Shape = id.String(), KindBinding, bind(phone, a.self), ShapeLog
 		}),
-		"as another kind of statement": a.seal(t, func(r *Record) { r.Subject, r.Kind, r.Body = id.String(), KindDevice, bind(phone, a.self) }),
+		"as another kind of statement": a.sign(t, func(r *Record) { r.Subject, r.Kind, r.Body = id.String(), KindDevice, bind(phone, a.self) }),
 	} {
-		if _, _, err := b.accept(s); !errors.Is(err, ErrRecordWriter) && !errors.Is(err, ErrRecordForm) {
+		if _, err := b.accept(s); !errors.Is(err, ErrWriter) && !errors.Is(err, ErrForm) {
 			t.Errorf("a binding %s gave %v", name, err)
 		}
 	}
 	if len(b.all()) != 0 {
 		t.Fatal("one of them was stored")
 	}
-	if _, err := a.write(a.key, draft{subject: id.String(), kind: KindBinding, body: bind(stranger, a.self)}); err == nil {
+	if _, err := a.Write(Statement{Subject: id.String(), Kind: KindBinding, Body: cbor.RawMessage(bind(stranger, a.self))}); err == nil {
 		t.Fatal("a binding that nobody would take was written")
 	}
-	s, err := a.write(a.key, draft{subject: id.String(), kind: KindBinding, body: bind(phone, a.self)})
+	s, err := a.Write(Statement{Subject: id.String(), Kind: KindBinding, Body: cbor.RawMessage(bind(phone, a.self))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, _, err := b.accept(s.signed); err != nil {
+	if r, err := b.accept(s.Signed); err != nil {
 		t.Fatal(err)
 	} else if got, err := openBinding(r); err != nil || got.Binding != "flow-1" {
 		t.Fatalf("%+v %v", got, err)
 	}
-	if s, err = a.write(a.key, draft{subject: id.String(), kind: KindBinding, body: tombstone}); err != nil {
+	if s, err = a.Write(Statement{Subject: id.String(), Kind: KindBinding}); err != nil {
 		t.Fatal(err)
 	}
-	if r, _, err := b.accept(s.signed); err != nil || !r.Gone() {
+	if r, err := b.accept(s.Signed); err != nil || !r.Gone() {
 		t.Fatalf("a node cannot end a binding: %v", err)
 	}
 	// The person loses the phone: the binding goes.
-	r := *b.roster()
+	r := *b.cfg.Roster()
 	r.Persons = maps.Clone(r.Persons)
 	delete(r.Persons, "eve")
-	b.roster = func() *devices.Roster { return &r }
-	if err := b.forget(); err != nil || len(b.all()) != 0 {
+	b.cfg.Roster = func() *devices.Roster { return &r }
+	if err := b.Forget(); err != nil || len(b.all()) != 0 {
 		t.Fatalf("%d bindings are left, %v", len(b.all()), err)
 	}
 }
@@ -101,27 +98,27 @@ func TestBindingNeedsThePhonesSignature(t *testing.T) {
 func TestForeignDeviceNeedsASpeaker(t *testing.T) {
 	a, b := newWriters(t)
 	for _, subject := range []string{"renderer", "", "../x", b.self.String()} {
-		s := a.seal(t, func(r *Record) { r.Subject, r.Kind = subject, "foreign" })
-		if _, _, err := b.accept(s); !errors.Is(err, ErrRecordWriter) {
+		s := a.sign(t, func(r *Record) { r.Subject, r.Kind = subject, "foreign" })
+		if _, err := b.accept(s); !errors.Is(err, ErrWriter) {
 			t.Errorf("a statement about %q gave %v", subject, err)
 		}
 	}
 	about := func(slug string) Signed {
-		return a.seal(t, func(r *Record) { r.Subject, r.Kind = slug, "foreign" })
+		return a.sign(t, func(r *Record) { r.Subject, r.Kind = slug, "foreign" })
 	}
-	r := *b.roster()
+	r := *b.cfg.Roster()
 	r.Adopted = map[string]devices.Adopted{"renderer": {Slug: "renderer", Speakers: []devices.NodeID{a.self}}, "porch": {Slug: "porch", Speakers: []devices.NodeID{b.self}}}
-	b.roster = func() *devices.Roster { return &r }
-	if _, _, err := b.accept(about("renderer")); err != nil {
+	b.cfg.Roster = func() *devices.Roster { return &r }
+	if _, err := b.accept(about("renderer")); err != nil {
 		t.Errorf("its speaker is refused: %v", err)
 	}
-	if _, _, err := b.accept(about("porch")); !errors.Is(err, ErrRecordWriter) {
+	if _, err := b.accept(about("porch")); !errors.Is(err, ErrWriter) {
 		t.Errorf("the speaker of another thing gave %v", err)
 	}
 }
 
 func FuzzBinding(f *testing.F) {
-	phone := strangerKey(f)
+	phone := newKey(f)
 	b := Binding{Node: devices.NodeID{1}, Binding: "flow", Fingerprints: [][]byte{make([]byte, 32)}, Sequence: 3}
 	good, err := SealBinding(phone, b)
 	if err != nil {

@@ -1,7 +1,6 @@
-package overlay
+package records
 
 import (
-	"log/slog"
 	"slices"
 	"testing"
 
@@ -9,25 +8,23 @@ import (
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
+// exchangeBudget is what one exchange may bring, in bytes (conventions).
+const exchangeBudget = 256 << 10
+
 // exchange plays the three steps of a digest between two tables until neither has
 // anything to send, as two meshes do, and gives how many exchanges and bodies it took.
-func exchange(t testing.TB, a, b *table) (rounds, bodies int) {
+func exchange(t testing.TB, a, b *Table) (rounds, bodies int) {
 	t.Helper()
 	for ; rounds < 100; rounds++ {
 		moved := 0
-		for _, pair := range [][2]*table{{a, b}, {b, a}} {
+		for _, pair := range [][2]*Table{{a, b}, {b, a}} {
 			asks, has := pair[0], pair[1]
-			r := has.lacking(asks.state(asks.differing(has.sums())))
-			for _, s := range r.records {
-				if _, _, err := asks.accept(s); err == nil {
-					moved++
-				}
+			r := has.Lacking(asks.State(asks.Differing(has.Sums())), exchangeBudget)
+			x := asks.Take(slices.Concat(r.Registers, r.Entries))
+			if x.Err != nil {
+				t.Fatal(x.Err)
 			}
-			taken, _, _, err := asks.acceptLog(r.entries)
-			if err != nil {
-				t.Fatal(err)
-			}
-			moved += len(taken)
+			moved += len(x.New) + len(x.Renewed)
 		}
 		if bodies += moved; moved == 0 {
 			return rounds, bodies
@@ -39,17 +36,17 @@ func exchange(t testing.TB, a, b *table) (rounds, bodies int) {
 
 func (w writer) append1(t testing.TB, v any) Signed {
 	t.Helper()
-	_, s, err := w.append(w.key, draft{kind: "call", body: body(t, v)})
+	p, err := w.Append("call", v)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return p.Signed
 }
 
 // inOrder checks that a log has no gaps, and gives its ends.
-func inOrder(t testing.TB, w *table) (first, last uint64) {
+func inOrder(t testing.TB, w *Table) (first, last uint64) {
 	t.Helper()
-	list, err := w.entries("")
+	list, err := w.Entries("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,31 +67,27 @@ func TestLogIsOrderedBoundedAndRepaired(t *testing.T) {
 	for i := range 3 {
 		all = append(all, a.append1(t, i))
 	}
-	if taken, _, _, err := b.acceptLog([]Signed{all[2], all[0]}); err != nil || len(taken) != 1 {
-		t.Fatalf("of 3 and 1, 1 is taken and 3 waits behind a gap: %d %v", len(taken), err)
+	if x := b.Take([]Signed{all[2], all[0]}); x.Err != nil || len(x.New) != 1 {
+		t.Fatalf("of 3 and 1, 1 is taken and 3 waits behind a gap: %+v", x)
 	}
-	exchange(t, a.table, b.table)
-	if first, last := inOrder(t, b.table); first != 1 || last != 3 {
+	exchange(t, a.Table, b.Table)
+	if first, last := inOrder(t, b.Table); first != 1 || last != 3 {
 		t.Fatalf("after the exchange b has %d to %d", first, last)
 	}
 	for i := range MaxEntries + 20 {
 		a.append1(t, i)
 	}
-	if first, last := inOrder(t, a.table); first != 24 || last != 523 {
+	if first, last := inOrder(t, a.Table); first != 24 || last != 523 {
 		t.Fatalf("a keeps %d to %d", first, last)
 	}
-	exchange(t, a.table, b.table) // b lacks 4 to 23, which nobody has any more
-	if first, last := inOrder(t, b.table); first != 24 || last != 523 {
+	exchange(t, a.Table, b.Table) // b lacks 4 to 23, which nobody has any more
+	if first, last := inOrder(t, b.Table); first != 24 || last != 523 {
 		t.Fatalf("b caught up to %d to %d", first, last)
 	}
-	if rounds, _ := exchange(t, a.table, b.table); rounds != 0 {
+	if rounds, _ := exchange(t, a.Table, b.Table); rounds != 0 {
 		t.Fatal("equal logs are exchanged again")
 	}
-	again, err := openTable(b.store, b.self, b.log.Roster, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(again.sums(), b.sums()) {
+	if !slices.Equal(b.reopen(t, nil).Sums(), b.Sums()) {
 		t.Fatal("a restart changes the log")
 	}
 }
@@ -107,30 +100,19 @@ func TestLogGapNeedsProof(t *testing.T) {
 	for i := range 40 {
 		all = append(all, a.append1(t, i))
 	}
-	if _, _, _, err := b.acceptLog(all[:10]); err != nil {
-		t.Fatal(err)
+	if x := b.Take(all[:10]); x.Err != nil {
+		t.Fatal(x.Err)
 	}
-	if taken, _, _, err := b.acceptLog(all[20:]); err != nil || len(taken) != 0 {
-		t.Fatalf("entries behind a gap were taken: %d %v", len(taken), err)
+	if x := b.Take(all[20:]); x.Err != nil || len(x.New) != 0 {
+		t.Fatalf("entries behind a gap were taken: %+v", x)
 	}
-	if first, last := inOrder(t, b.table); first != 1 || last != 10 {
+	if first, last := inOrder(t, b.Table); first != 1 || last != 10 {
 		t.Fatalf("b has %d to %d", first, last)
 	}
 }
 
-func TestLogEntryIsNoRegisterAndTheReverse(t *testing.T) {
-	a, b := newWriters(t)
-	entry, register := a.append1(t, 1), a.say(t, 1)
-	if _, _, err := b.accept(entry); err == nil {
-		t.Fatal("a log entry was taken as a register")
-	}
-	if taken, _, _, err := b.acceptLog([]Signed{register}); err == nil || len(taken) > 0 {
-		t.Fatal("a register was taken as a log entry")
-	}
-}
-
-func (w writer) sealEntry(t testing.TB, seq, epoch uint64, v any) Signed {
-	return w.seal(t, func(r *Record) {
+func (w writer) signEntry(t testing.TB, seq, epoch uint64, v any) Signed {
+	return w.sign(t, func(r *Record) {
 		r.Shape, r.Kind, r.Sequence, r.Epoch, r.Body = ShapeLog, "call", seq, epoch, body(t, v)
 	})
 }
@@ -139,26 +121,27 @@ func (w writer) sealEntry(t testing.TB, seq, epoch uint64, v any) Signed {
 // inside a long log.
 func TestLogEquivocationConverges(t *testing.T) {
 	a, b := newWriters(t)
+	c := b.onlooker(t)
 	for i := range 200 {
-		s := a.sealEntry(t, uint64(i+1), 1, i)
+		s := a.signEntry(t, uint64(i+1), 1, i)
 		other := s
 		if i == 70 {
-			other = a.sealEntry(t, uint64(i+1), 1, "something else")
+			other = a.signEntry(t, uint64(i+1), 1, "something else")
 		}
-		for table, entry := range map[*table]Signed{a.table: s, b.table: other} {
-			if _, _, _, err := table.acceptLog([]Signed{entry}); err != nil {
-				t.Fatal(err)
+		for Table, entry := range map[*Table]Signed{c: s, b.Table: other} {
+			if x := Table.Take([]Signed{entry}); x.Err != nil {
+				t.Fatal(x.Err)
 			}
 		}
 	}
-	if slices.Equal(a.sums(), b.sums()) {
+	if slices.Equal(c.Sums(), b.Sums()) {
 		t.Fatal("the difference does not show in the sums")
 	}
-	exchange(t, a.table, b.table)
-	if !slices.Equal(a.sums(), b.sums()) || !a.flagged[a.self] && !b.flagged[a.self] {
+	exchange(t, c, b.Table)
+	if !slices.Equal(c.Sums(), b.Sums()) || !c.flagged[a.self] && !b.flagged[a.self] {
 		t.Fatal("they do not agree, or nobody was flagged")
 	}
-	if first, last := inOrder(t, b.table); first != 1 || last != 200 {
+	if first, last := inOrder(t, b.Table); first != 1 || last != 200 {
 		t.Fatalf("%d to %d", first, last)
 	}
 }
@@ -168,36 +151,31 @@ func TestLogEquivocationConverges(t *testing.T) {
 func TestLogWriterThatLostItsTailLosesNothing(t *testing.T) {
 	a, b := newWriters(t)
 	for i := range 5 { // b heard five, of which a remembers three
-		s := a.sealEntry(t, uint64(i+1), 1, i)
-		if _, _, _, err := b.acceptLog([]Signed{s}); err != nil {
-			t.Fatal(err)
+		s := a.signEntry(t, uint64(i+1), 1, i)
+		if x := b.Take([]Signed{s}); x.Err != nil {
+			t.Fatal(x.Err)
 		}
 		if i < 3 {
-			if _, _, _, err := a.acceptLog([]Signed{s}); err != nil {
-				t.Fatal(err)
+			if x := a.Take([]Signed{s}); x.Err != nil {
+				t.Fatal(x.Err)
 			}
 		}
 	}
 	a.append1(t, "new")
-	r := b.lacking(a.state(a.differing(b.sums())))
-	var redo []Record
+	r := b.Lacking(a.State(a.Differing(b.Sums())), exchangeBudget)
+	var again []Proven
 	for range 3 { // from several peers
-		_, _, again, err := a.acceptLog(append(slices.Clone(r.entries), b.heldEntries(t)...))
-		if err != nil {
-			t.Fatal(err)
+		x := a.Take(append(slices.Clone(r.Entries), b.heldEntries(t)...))
+		if x.Err != nil {
+			t.Fatal(x.Err)
 		}
-		redo = append(redo, again...)
+		again = append(again, x.Renewed...)
 	}
-	if len(redo) != 1 {
-		t.Fatalf("%d entries are to be said again, want one", len(redo))
+	if len(again) != 1 {
+		t.Fatalf("%d entries were said again, want one", len(again))
 	}
-	for _, x := range redo {
-		if _, _, err := a.append(a.key, draft{kind: x.Kind, body: x.Body, raiseEpoch: true}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	exchange(t, a.table, b.table)
-	list, err := b.entries("call")
+	exchange(t, a.Table, b.Table)
+	list, err := b.Entries("call")
 	if err != nil || len(list) != 6 || list[5].Epoch != 2 {
 		t.Fatalf("%d entries, %v", len(list), err)
 	}
@@ -210,7 +188,7 @@ func TestLogWriterThatLostItsTailLosesNothing(t *testing.T) {
 	}
 }
 
-func (t *table) heldEntries(tb testing.TB) []Signed {
+func (t *Table) heldEntries(tb testing.TB) []Signed {
 	tb.Helper()
 	budget := 1 << 30
 	var out []Signed
@@ -225,14 +203,14 @@ func TestLogOfARemovedMemberIsForgotten(t *testing.T) {
 	a, b := newWriters(t)
 	b.append1(t, 1)
 	b.say(t, 1)
-	exchange(t, a.table, b.table)
+	exchange(t, a.Table, b.Table)
 	if err := a.log.Remove(a.key, a.log.Roster().Members[b.self].Slug); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.forget(); err != nil {
+	if err := a.Forget(); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := a.entries(""); err != nil || len(list) != 0 || len(a.all()) != 0 {
+	if list, err := a.Entries(""); err != nil || len(list) != 0 || len(a.all()) != 0 {
 		t.Fatalf("%d entries and %d records are left, %v", len(list), len(a.all()), err)
 	}
 }
@@ -240,20 +218,17 @@ func TestLogOfARemovedMemberIsForgotten(t *testing.T) {
 // What a crash between a removal and the clearing left on disk is cleared by the next.
 func TestRemovedWritersLeaveTheDisk(t *testing.T) {
 	a, b := newWriters(t)
-	if _, _, err := b.accept(a.say(t, 1)); err != nil {
+	if _, err := b.accept(a.say(t, 1)); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.flush(); err != nil {
+	if err := b.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	alone := *b.log.Roster()
 	alone.Members = map[devices.NodeID]devices.Member{}
-	again, err := openTable(b.store, b.self, func() *devices.Roster { return &alone }, b.table.log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	again := b.reopen(t, func(c *Config) { c.Roster = func() *devices.Roster { return &alone } })
 	count := func() (n int) {
-		_ = b.store.View(func(tx devices.Tx) error {
+		_ = b.cfg.Store.View(func(tx devices.Tx) error {
 			return tx.Each(devices.BucketRecords, func(string, []byte) error { n++; return nil })
 		})
 		return n
@@ -261,7 +236,7 @@ func TestRemovedWritersLeaveTheDisk(t *testing.T) {
 	if count() != 1 || len(again.all()) != 0 {
 		t.Fatalf("%d on disk, %d in memory", count(), len(again.all()))
 	}
-	if err := again.forget(); err != nil || count() != 0 {
+	if err := again.Forget(); err != nil || count() != 0 {
 		t.Fatalf("%d are left, %v", count(), err)
 	}
 }
@@ -270,13 +245,13 @@ func FuzzLogEntry(f *testing.F) {
 	a, b := newWriters(f)
 	s := a.append1(f, "x")
 	f.Add(s.Raw, s.Sig)
-	f.Add(a.sealEntry(f, 1<<62, 1, 1).Raw, s.Sig)
+	f.Add(a.signEntry(f, 1<<62, 1, 1).Raw, s.Sig)
 	f.Fuzz(func(t *testing.T, raw, sig []byte) {
 		if string(raw) == string(s.Raw) {
 			return
 		}
-		if taken, _, _, _ := b.acceptLog([]Signed{{raw, sig}}); len(taken) > 0 {
-			if r, err := parseRecord(taken[0]); err != nil || !trust.VerifyRaw(&a.key.PublicKey, raw, sig) {
+		if x := b.Take([]Signed{{raw, sig}}); len(x.New) > 0 {
+			if r, err := parse(x.New[0].Signed); err != nil || !trust.VerifyRaw(&a.key.PublicKey, raw, sig) {
 				t.Fatalf("a log entry that nobody signed was accepted: %+v", r)
 			}
 		}

@@ -1,4 +1,4 @@
-package overlay
+package records
 
 import (
 	"crypto/ecdsa"
@@ -40,7 +40,7 @@ var errBinding = errors.New("the phone did not sign this binding")
 
 // SealBinding makes the body of a binding's record; it runs where the phone's key is.
 func SealBinding(key *ecdsa.PrivateKey, b Binding) ([]byte, error) {
-	raw, err := marshal(b)
+	raw, err := Marshal(b)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func SealBinding(key *ecdsa.PrivateKey, b Binding) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return marshal(signedBinding{devices.CompressedKey(&key.PublicKey), raw, sig})
+	return Marshal(signedBinding{devices.CompressedKey(&key.PublicKey), raw, sig})
 }
 
 // openBinding checks that the phone named by the record's subject signed it for the
@@ -56,19 +56,19 @@ func SealBinding(key *ecdsa.PrivateKey, b Binding) ([]byte, error) {
 func openBinding(r Record) (Binding, error) {
 	var body signedBinding
 	var b Binding
-	if err := decMode.Unmarshal(r.Body, &body); err != nil {
-		return b, fmt.Errorf("%w: %w", ErrRecordForm, err)
+	if err := Unmarshal(r.Body, &body); err != nil {
+		return b, fmt.Errorf("%w: %w", ErrForm, err)
 	}
-	if err := decMode.Unmarshal(body.Statement, &b); err != nil {
-		return b, fmt.Errorf("%w: %w", ErrRecordForm, err)
+	if err := Unmarshal(body.Statement, &b); err != nil {
+		return b, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	pub, err := devices.ParseCompressedKey(body.Key)
 	if err != nil {
-		return b, fmt.Errorf("%w: %w", ErrRecordForm, err)
+		return b, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	signed := append([]byte(bindingContext), body.Statement...)
 	if devices.NodeIDOf(pub).String() != r.Subject || b.Node != r.Writer || len(b.Fingerprints) > maxFingerprints || !trust.VerifyRaw(pub, signed, body.Sig) { // check: binding signature
-		return b, fmt.Errorf("%w: %w", ErrRecordWriter, errBinding)
+		return b, fmt.Errorf("%w: %w", ErrWriter, errBinding)
 	}
 	return b, nil
 }
@@ -77,10 +77,10 @@ func openBinding(r Record) (Binding, error) {
 // binding of a person's phone, or about a foreign device that it speaks for.
 func mayWrite(r Record, roster *devices.Roster) error {
 	if roster == nil || r.Home != roster.Home {
-		return ErrRecordHome
+		return ErrHome
 	}
 	if !roster.Has(r.Writer) {
-		return ErrRecordWriter
+		return ErrWriter
 	}
 	about, err := devices.ParseNodeID(r.Subject)
 	switch {
@@ -95,7 +95,7 @@ func mayWrite(r Record, roster *devices.Roster) error {
 	case err != nil && speaksFor(roster, r.Writer, r.Subject):
 		return nil
 	}
-	return ErrRecordWriter
+	return ErrWriter
 }
 
 // isPhone reports whether a key is one of a person's phones.
@@ -114,9 +114,9 @@ func speaksFor(roster *devices.Roster, node devices.NodeID, slug string) bool {
 }
 
 // Bindings lists the newest binding of each phone that has one, by the phone's ID.
-func (m *Mesh) Bindings() map[devices.NodeID]Binding {
+func (t *Table) Bindings() map[devices.NodeID]Binding {
 	out := map[devices.NodeID]Binding{}
-	for _, r := range m.Records() {
+	for _, r := range t.Records() {
 		phone, err := devices.ParseNodeID(r.Subject)
 		if r.Kind != KindBinding || err != nil {
 			continue

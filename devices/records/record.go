@@ -1,4 +1,4 @@
-package overlay
+package records
 
 import (
 	"bytes"
@@ -74,16 +74,35 @@ type Signed struct {
 	Sig []byte `cbor:"2,keyasint"` // raw r||s
 }
 
+// Size is about what it takes on the wire, in bytes.
+func (s Signed) Size() int { return len(s.Raw) + len(s.Sig) + 8 }
+
+// Proven is a record with the bytes that prove it.
+type Proven struct {
+	Record Record
+	Signed Signed
+}
+
 // Why a record is refused.
 var (
-	ErrRecordSize      = errors.New("the record is larger than 1,024 bytes")
-	ErrRecordForm      = errors.New("the record is malformed")
-	ErrRecordHome      = errors.New("the record belongs to another home")
-	ErrRecordWriter    = errors.New("the record's writer may not write it")
-	ErrRecordSignature = errors.New("the record's signature does not fit its writer")
-	ErrRecordKeys      = errors.New("the record's writer has 32 records already")
-	ErrRecordRate      = errors.New("the record's writer changes more than 20 records a second")
+	ErrSize      = errors.New("the record is larger than 1,024 bytes")
+	ErrForm      = errors.New("the record is malformed")
+	ErrHome      = errors.New("the record belongs to another home")
+	ErrWriter    = errors.New("the record's writer may not write it")
+	ErrSignature = errors.New("the record's signature does not fit its writer")
+	ErrKeys      = errors.New("the record's writer has 32 records already")
+	ErrRate      = errors.New("the record's writer changes more than 20 records a second")
 )
+
+// Reason names the kind of a fault, in one of few texts.
+func Reason(err error) string {
+	for _, e := range []error{ErrSize, ErrForm, ErrHome, ErrWriter, ErrSignature, ErrKeys, ErrRate} {
+		if errors.Is(err, e) {
+			return e.Error()
+		}
+	}
+	return "it could not be stored"
+}
 
 var (
 	encMode, encErr = cbor.CoreDetEncOptions().EncMode()
@@ -93,26 +112,36 @@ var (
 	}.DecMode()
 )
 
-func marshal(v any) ([]byte, error) {
+// Marshal gives the deterministic CBOR (RFC 8949 section 4.2.1) of what nodes share.
+func Marshal(v any) ([]byte, error) {
 	if err := errors.Join(encErr, decErr); err != nil {
 		return nil, err
 	}
 	return encMode.Marshal(v)
 }
 
-// recordKey is what later records replace; for one writer, subject and kind.
-type recordKey struct {
+// Unmarshal reads CBOR that somebody sent: no key twice, no indefinite length, and bounds
+// on depth and length. Keys that v does not know are skipped.
+func Unmarshal(b []byte, v any) error {
+	if err := errors.Join(encErr, decErr); err != nil {
+		return err
+	}
+	return decMode.Unmarshal(b, v)
+}
+
+// registerKey is what later records replace; for one writer, subject and kind.
+type registerKey struct {
 	writer        devices.NodeID
 	subject, kind string
 }
 
-func (r Record) key() recordKey { return recordKey{r.Writer, r.Subject, r.Kind} }
+func (r Record) key() registerKey { return registerKey{r.Writer, r.Subject, r.Kind} }
 
-func (k recordKey) String() string { return k.writer.String() + "/" + k.kind + "/" + k.subject }
+func (k registerKey) String() string { return k.writer.String() + "/" + k.kind + "/" + k.subject }
 
-// sealRecord encodes and signs.
-func sealRecord(key *ecdsa.PrivateKey, r Record) (Signed, error) {
-	raw, err := marshal(r)
+// seal encodes and signs.
+func seal(key *ecdsa.PrivateKey, r Record) (Signed, error) {
+	raw, err := Marshal(r)
 	if err != nil {
 		return Signed{}, err
 	}
@@ -121,50 +150,50 @@ func sealRecord(key *ecdsa.PrivateKey, r Record) (Signed, error) {
 		return Signed{}, err
 	}
 	if len(raw)+len(sig) > MaxRecord {
-		return Signed{}, fmt.Errorf("%w; say less in it", ErrRecordSize)
+		return Signed{}, fmt.Errorf("%w; say less in it", ErrSize)
 	}
 	return Signed{raw, sig}, nil
 }
 
-// parseRecord checks size and form alone.
-func parseRecord(s Signed) (Record, error) {
+// parse checks size and form alone.
+func parse(s Signed) (Record, error) {
 	var r Record
 	if len(s.Raw)+len(s.Sig) > MaxRecord { // check: record size
-		return r, ErrRecordSize
+		return r, ErrSize
 	}
-	if err := decMode.Unmarshal(s.Raw, &r); err != nil {
-		return r, fmt.Errorf("%w: %w", ErrRecordForm, err)
+	if err := Unmarshal(s.Raw, &r); err != nil {
+		return r, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	if r.Version != 1 || len(r.Kind) == 0 || len(r.Kind) > maxKind || len(r.Subject) > maxSubject || len(r.Blobs) > maxRefs || r.Shape > ShapeLog {
-		return r, ErrRecordForm
+		return r, ErrForm
 	}
 	if r.Sequence == 0 || r.Shape == ShapeLog && r.Sequence > math.MaxInt64 { // room for sums
-		return r, ErrRecordForm
+		return r, ErrForm
 	}
 	return r, nil
 }
 
-// openRecord checks everything about a record that does not depend on what is stored:
+// open checks everything about a record that does not depend on what is stored:
 // size, form, home, that the writer belongs and may speak about the subject, and the
 // signatures.
-func openRecord(s Signed, roster *devices.Roster) (Record, error) {
-	r, err := parseRecord(s)
+func open(s Signed, roster *devices.Roster) (Record, error) {
+	r, err := parse(s)
 	if err != nil {
 		return r, err
 	}
 	if err := mayWrite(r, roster); err != nil {
 		return r, err
 	}
-	return r, verifyRecord(r, s, roster)
+	return r, verify(r, s, roster)
 }
 
-func verifyRecord(r Record, s Signed, roster *devices.Roster) error {
+func verify(r Record, s Signed, roster *devices.Roster) error {
 	pub, err := devices.ParseCompressedKey(roster.Members[r.Writer].Key)
 	if err != nil {
 		return err
 	}
 	if !trust.VerifyRaw(pub, s.Raw, s.Sig) { // check: record signature
-		return ErrRecordSignature
+		return ErrSignature
 	}
 	if r.Kind == KindBinding && !r.Gone() {
 		_, err = openBinding(r)
@@ -217,6 +246,6 @@ func newStored(r Record, s Signed, now time.Time) stored {
 // DecodeDevice reads the body of a node's record about itself.
 func DecodeDevice(r Record) (devices.DeviceRecord, error) {
 	var d devices.DeviceRecord
-	err := decMode.Unmarshal(r.Body, &d)
+	err := Unmarshal(r.Body, &d)
 	return d, err
 }
