@@ -39,7 +39,7 @@ func house() []room {
 		{"devices/pairing", []string{"profiles", "devices", "devices/trust"}, "joining is bytes in and bytes out; transports are plugged in"},
 		{"devices/overlay", []string{"profiles", "devices", "devices/trust"}, "sharing knows who belongs, not how they joined nor what they say to each other"},
 		{"discovery", []string{"profiles", "devices"}, "a sighting is a hint: discovery must not reach trust, nor start calls"},
-		{"discovery/mdns", []string{"profiles", "devices", "discovery"}, "one wire protocol; it does not know the others"},
+		{"discovery/mdns", []string{"profiles", "devices", "discovery", "discovery/multicast"}, "one wire protocol; it does not know the others"},
 		{"discovery/multicast", []string{"profiles", "devices", "discovery"}, "interfaces, groups and sources, whatever is said on them"},
 		{"discovery/ssdp", []string{"profiles", "devices", "discovery", "discovery/multicast"}, "one wire protocol; it does not know the others"},
 		{"discovery/wsd", []string{"profiles", "devices", "discovery", "discovery/multicast"}, "one wire protocol; it does not know the others"},

@@ -40,9 +40,9 @@ func (a *Agenda) Wait() time.Duration {
 func (a *Agenda) Len() int { return len(a.due) }
 
 // Run does what is due; what that adds waits for the next run.
-func (a *Agenda) Run() {
+func (a *Agenda) Run(now time.Time) {
 	var ready []func()
-	for now := time.Now(); len(a.due) > 0 && !a.due[0].at.After(now); {
+	for len(a.due) > 0 && !a.due[0].at.After(now) {
 		ready = append(ready, heap.Pop(&a.due).(timer).f)
 	}
 	for _, f := range ready {

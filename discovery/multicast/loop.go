@@ -55,6 +55,9 @@ func (l *Loop) Do(f func()) {
 	}
 }
 
+// Done is closed when Run has ended.
+func (l *Loop) Done() <-chan struct{} { return l.done }
+
 // Run opens the network and runs the protocol until ctx ends; it returns after the readers
 // have ended. An error means that the protocol's port cannot be had in either family. Call
 // it once.
@@ -94,7 +97,7 @@ func (l *Loop) Run(ctx context.Context, h Handler) error {
 		case <-l.Net.Changed():
 			l.look(h)
 		case <-timer.C:
-			l.Agenda.Run()
+			l.Agenda.Run(time.Now())
 		}
 	}
 }

@@ -205,7 +205,7 @@ func TestAgenda(t *testing.T) {
 		}
 		for a.Len() > 0 {
 			time.Sleep(a.Wait())
-			a.Run()
+			a.Run(time.Now())
 		}
 		if fmt.Sprint(got) != "[1 2 3]" || a.Wait() != time.Hour {
 			t.Error(got)
