@@ -49,15 +49,8 @@ type family struct {
 	v6         bool
 	to         *net.UDPAddr
 	own, group *port
-	in         map[int]membership // groups joined, by interface
-	refused    map[int]bool       // joining failed, and was said once
-}
-
-// membership is what an interface was like when it joined. Linux forgets the groups of an
-// interface with its last IPv4 address, but not that a socket is in them.
-type membership struct {
-	addrs  []netip.Prefix
-	losses int
+	in         map[int][]netip.Prefix // groups joined, by interface, with its addresses then
+	refused    map[int]bool           // joining failed, and was said once
 }
 
 // New makes a Conn; it opens nothing.
@@ -104,7 +97,7 @@ func (c *Conn) open(v6 bool) error {
 	if v6 {
 		network, to = "udp6", c.cfg.Group6
 	}
-	f := &family{v6: v6, to: net.UDPAddrFromAddrPort(to), in: map[int]membership{}, refused: map[int]bool{}}
+	f := &family{v6: v6, to: net.UDPAddrFromAddrPort(to), in: map[int][]netip.Prefix{}, refused: map[int]bool{}}
 	var err error
 	if f.group, err = openPort(network, to.Port(), f.to, c.cfg.Hops); err != nil {
 		return err
@@ -167,15 +160,12 @@ func Wanted(i Interface, names []string) bool {
 	return i.Flags&net.FlagMulticast != 0 && i.Flags&net.FlagLoopback == 0 && i.Flags&net.FlagPointToPoint == 0
 }
 
-// join joins the group on an interface that has addresses of the family. After each change of
-// IPv4 addresses the socket leaves and joins.
+// join joins the group on an interface that has addresses of the family; after each change
+// of them it leaves and joins, so that a switch which passes groups on only where somebody
+// asked for them (RFC 4541) hears that from the address in use.
 func (c *Conn) join(f *family, i Interface, own []netip.Prefix) {
-	now := membership{own, i.Losses}
-	if f.v6 {
-		now = membership{}
-	}
 	before, joined := f.in[i.Index]
-	if len(own) == 0 && (f.v6 || !joined) || joined && before.losses == now.losses && slices.Equal(before.addrs, now.addrs) {
+	if slices.Equal(before, own) {
 		return
 	}
 	iface := &net.Interface{Index: i.Index, Name: i.Name}
@@ -188,7 +178,7 @@ func (c *Conn) join(f *family, i Interface, own []netip.Prefix) {
 	}
 	err := f.group.join(iface)
 	if err == nil || errors.Is(err, syscall.EADDRINUSE) { // in the group since before
-		f.in[i.Index] = now
+		f.in[i.Index] = own
 		delete(f.refused, i.Index)
 		return
 	}

@@ -18,8 +18,6 @@ const (
 	lookEvery = 30 * time.Second
 	// pollEvery: looks where the system does not tell of changes.
 	pollEvery = time.Second
-	// every interface may have lost an address: the system had more to tell than it could keep.
-	every = 0
 )
 
 // Interface is one interface of this host, as it was when last looked at.
@@ -30,13 +28,17 @@ type Interface struct {
 	// Addrs are sorted. An IPv6 address that the system still checks for duplicates, or has
 	// found to be one (RFC 4862 section 5.4), is not among them: sending from it fails.
 	Addrs []netip.Prefix
-	// Losses counts the IPv4 addresses that went. One may be back before anybody looks, but
-	// with the last one the system forgets what groups the interface is in.
-	Losses int
 }
 
 func (i Interface) equal(o Interface) bool {
-	return i.Index == o.Index && i.Name == o.Name && i.Flags == o.Flags && i.Losses == o.Losses && slices.Equal(i.Addrs, o.Addrs)
+	return i.Index == o.Index && i.Name == o.Name && i.Flags == o.Flags && slices.Equal(i.Addrs, o.Addrs)
+}
+
+// events are what the system tells of interfaces and addresses.
+type events interface {
+	// next waits for an event, and a moment for more of its burst, or until the time is over.
+	next(within time.Duration) error
+	close() // ends next
 }
 
 // Monitor knows the interfaces of this host and their addresses, and tells when something
@@ -45,11 +47,14 @@ func (i Interface) equal(o Interface) bool {
 type Monitor struct {
 	log *slog.Logger
 
-	mu     sync.Mutex
-	known  bool
-	now    []Interface
-	losses map[int]int
-	watch  map[chan struct{}]struct{}
+	// Tests have others.
+	list func() ([]Interface, error)
+	open func() (events, error)
+
+	mu    sync.Mutex
+	known bool
+	now   []Interface
+	watch map[chan struct{}]struct{}
 }
 
 // NewMonitor makes a monitor; it looks at nothing before it is asked. A nil logger discards.
@@ -57,7 +62,7 @@ func NewMonitor(log *slog.Logger) *Monitor {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Monitor{log: log, losses: map[int]int{}, watch: map[chan struct{}]struct{}{}}
+	return &Monitor{log: log, list: listInterfaces, open: openEvents, watch: map[chan struct{}]struct{}{}}
 }
 
 // Interfaces lists all interfaces, as they were at the last change that Run saw, or now if
@@ -89,7 +94,7 @@ func (m *Monitor) Watch(ctx context.Context) <-chan struct{} {
 // Run follows the changes until ctx ends. It never fails: where the system tells nothing,
 // it looks once a second.
 func (m *Monitor) Run(ctx context.Context) error {
-	e, err := openEvents() // before the first look, so that nothing falls between
+	e, err := m.open() // before the first look, so that nothing falls between
 	if err != nil {
 		m.log.Info("interface changes are polled for", "err", err)
 		m.poll(ctx)
@@ -98,17 +103,16 @@ func (m *Monitor) Run(ctx context.Context) error {
 	defer e.close()
 	stop := context.AfterFunc(ctx, e.close)
 	defer stop()
-	m.look(nil)
+	m.look()
 	for {
-		lost, err := e.next(lookEvery)
-		if err != nil {
+		if err := e.next(lookEvery); err != nil {
 			if ctx.Err() == nil {
 				m.log.Warn("interface changes are polled for from now on", "err", err)
 				m.poll(ctx)
 			}
 			return nil
 		}
-		m.look(lost)
+		m.look()
 	}
 }
 
@@ -116,7 +120,7 @@ func (m *Monitor) poll(ctx context.Context) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		m.look(nil)
+		m.look()
 		select {
 		case <-ctx.Done():
 			return
@@ -125,16 +129,10 @@ func (m *Monitor) poll(ctx context.Context) {
 	}
 }
 
-// look takes a new picture and tells everybody if it differs; lost are the interfaces from
-// which an IPv4 address went.
-func (m *Monitor) look(lost map[int]bool) {
+// look takes a new picture and tells everybody if it differs.
+func (m *Monitor) look() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range m.losses {
-		if lost[i] || lost[every] {
-			m.losses[i]++
-		}
-	}
 	before := m.now
 	if known := m.known; !m.lookLocked() || known && slices.EqualFunc(before, m.now, Interface.equal) {
 		return
@@ -149,18 +147,15 @@ func (m *Monitor) look(lost map[int]bool) {
 
 // lookLocked keeps the last picture if the system gives none.
 func (m *Monitor) lookLocked() bool {
-	now, err := listInterfaces()
+	now, err := m.list()
 	if err != nil {
 		m.log.Warn("cannot list the network interfaces", "err", err)
 		return false
 	}
-	there := map[int]int{}
-	for i := range now {
-		x := &now[i]
-		slices.SortFunc(x.Addrs, netip.Prefix.Compare)
-		x.Losses = m.losses[x.Index]
-		there[x.Index] = x.Losses
+	for _, i := range now {
+		slices.SortFunc(i.Addrs, netip.Prefix.Compare)
 	}
-	m.known, m.now, m.losses = true, now, there
+	slices.SortFunc(now, func(a, b Interface) int { return a.Index - b.Index })
+	m.known, m.now = true, now
 	return true
 }

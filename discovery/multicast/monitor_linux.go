@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// events are what rtnetlink says of interfaces and addresses (rtnetlink(7)). All but losses
-// of addresses is read as "something changed".
-type events struct{ file *os.File }
+// rtnetlink tells of every change (rtnetlink(7)). What it says is not read: Monitor looks for
+// itself.
+type rtnetlink struct{ file *os.File }
 
-func openEvents() (*events, error) {
+func openEvents() (events, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
@@ -25,56 +25,29 @@ func openEvents() (*events, error) {
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return &events{os.NewFile(uintptr(fd), "rtnetlink")}, nil
+	return rtnetlink{os.NewFile(uintptr(fd), "rtnetlink")}, nil
 }
 
-// next waits for an event, and a moment for more of its burst, or until the time is over.
-// lost are the interfaces that an IPv4 address was taken from. An error is final.
-func (e *events) next(within time.Duration) (lost map[int]bool, err error) {
-	lost = map[int]bool{}
-	buf := make([]byte, 4096) // a longer message is cut; those that are read have some dozen bytes
-	err = e.file.SetReadDeadline(time.Now().Add(within))
+func (r rtnetlink) next(within time.Duration) error {
+	err := r.file.SetReadDeadline(time.Now().Add(within))
+	buf := make([]byte, 512) // a longer message is cut
 	for waiting := true; err == nil; waiting = false {
-		var n int
-		n, err = e.file.Read(buf)
+		_, err = r.file.Read(buf)
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return lost, nil
-		case errors.Is(err, unix.ENOBUFS): // it lost some
-			lost[every] = true
-			return lost, nil
-		case err == nil:
-			losses(buf[:n], lost)
-			if waiting {
-				err = e.file.SetReadDeadline(time.Now().Add(settle))
-			}
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ENOBUFS): // there was more than the system could keep
+			return nil
+		case err == nil && waiting:
+			err = r.file.SetReadDeadline(time.Now().Add(settle))
 		}
 	}
-	return nil, err
+	return err
 }
 
-func (e *events) close() { _ = e.file.Close() }
+func (r rtnetlink) close() { _ = r.file.Close() }
 
-// Messages begin with a header of 16 bytes, which begins with length and type (netlink(7)); those
-// of addresses go on with family, prefix length, flags, scope and the interface's index.
-const (
-	headerLen = unix.NLMSG_HDRLEN
-	addrLen   = unix.SizeofIfAddrmsg
-)
-
-// losses adds the interfaces that an IPv4 address was taken from.
-func losses(b []byte, lost map[int]bool) {
-	for len(b) >= headerLen {
-		n := int(binary.NativeEndian.Uint32(b))
-		if n < headerLen || n > len(b) {
-			return
-		}
-		if binary.NativeEndian.Uint16(b[4:]) == unix.RTM_DELADDR && n >= headerLen+addrLen && b[headerLen] == unix.AF_INET {
-			lost[int(binary.NativeEndian.Uint32(b[headerLen+4:]))] = true
-		}
-		b = b[min(len(b), (n+3)&^3):]
-	}
-}
+// addrLen is the length of the header of a message about an address: family, prefix length,
+// flags, scope and the interface's index.
+const addrLen = unix.SizeofIfAddrmsg
 
 // listInterfaces asks the system twice: for the interfaces, and for all addresses.
 func listInterfaces() ([]Interface, error) {

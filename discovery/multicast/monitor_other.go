@@ -6,17 +6,10 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"time"
 )
 
-// events are not told here: the monitor looks once a second.
-type events struct{}
-
-func openEvents() (*events, error) { return nil, errors.ErrUnsupported }
-
-func (*events) next(time.Duration) (map[int]bool, error) { return nil, errors.ErrUnsupported }
-
-func (*events) close() {}
+// openEvents: the monitor looks once a second here.
+func openEvents() (events, error) { return nil, errors.ErrUnsupported }
 
 func listInterfaces() ([]Interface, error) {
 	all, err := net.Interfaces()
