@@ -40,7 +40,7 @@ func house() []room {
 		{"devices/records", []string{"profiles", "devices", "devices/trust"}, "what was said is kept and compared the same, whatever carries it"},
 		{"devices/overlay", []string{"profiles", "devices", "devices/trust", "devices/records"}, "sharing knows who belongs, not how they joined nor what they say to each other"},
 		{"discovery", []string{"profiles", "devices"}, "a sighting is a hint: discovery must not reach trust, nor start calls"},
-		{"discovery/mdns", []string{"profiles", "devices", "discovery"}, "one wire protocol; it does not know the others"},
+		{"discovery/mdns", []string{"profiles", "devices", "discovery", "discovery/multicast"}, "one wire protocol; it does not know the others"},
 		{"discovery/multicast", []string{"profiles", "devices", "discovery"}, "interfaces, groups and sources, whatever is said on them"},
 		{"discovery/ssdp", []string{"profiles", "devices", "discovery", "discovery/multicast"}, "one wire protocol; it does not know the others"},
 		{"discovery/wsd", []string{"profiles", "devices", "discovery", "discovery/multicast"}, "one wire protocol; it does not know the others"},

@@ -201,11 +201,11 @@ func (c *cache) each(f func(*entry)) {
 	}
 }
 
-// refreshDue reports whether the next refresh question of an entry is due.
-func (x *entry) refreshDue(now time.Time) bool {
+// refreshAt is when the next refresh question of an entry is due, or its end.
+func (x *entry) refreshAt() time.Time {
 	if x.asked >= refreshes {
-		return false
+		return x.expires
 	}
 	life := x.expires.Sub(x.at)
-	return !now.Before(x.at.Add(life*time.Duration(80+5*x.asked)/100 + x.spread))
+	return x.at.Add(life*time.Duration(80+5*x.asked)/100 + x.spread)
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
 const (
@@ -19,7 +21,7 @@ const (
 )
 
 // checkConflict looks at a record from the network that bears one of our names.
-func (e *Engine) checkConflict(l link, rr dns.RR) {
+func (e *Engine) checkConflict(l multicast.Link, rr dns.RR) {
 	h := rr.Header()
 	if h.Ttl == 0 || h.Class&^flush != dns.ClassINET {
 		return
@@ -32,7 +34,7 @@ func (e *Engine) checkConflict(l link, rr dns.RR) {
 		inst := strings.EqualFold(h.Name, r.fullName()) && r.foreignService(rr)
 		switch {
 		case !host && !inst:
-		case r.ready[l.index]:
+		case r.ready[l.Index]:
 			// Section 9: back to probing; who has the name answers the probe.
 			e.noteClash()
 			e.probe(r)
@@ -49,17 +51,17 @@ func (r *Registration) foreignService(rr dns.RR) bool {
 }
 
 // foreignAddr reports whether a record about our host name leads to somebody else.
-func (e *Engine) foreignAddr(l link, rr dns.RR) bool {
+func (e *Engine) foreignAddr(l multicast.Link, rr dns.RR) bool {
 	a, ok := rrAddr(rr)
-	return ok && l.plausible(a) && !e.ownAddr(a)
+	return ok && plausible(l, a) && !e.ownAddr(a)
 }
 
 // rename chooses the next name and probes for that: somebody else on this link was first.
 // On other links the old name ends with a goodbye; on this one its holder speaks for it.
-func (e *Engine) rename(l link, r *Registration, host bool) {
+func (e *Engine) rename(l multicast.Link, r *Registration, host bool) {
 	e.noteClash()
 	for _, o := range e.among(r.said) {
-		if o.index != l.index {
+		if o.Index != l.Index {
 			e.takeBack(o, r.parting(o, host))
 		}
 	}
@@ -94,9 +96,9 @@ func (e *Engine) clashPause() time.Duration {
 
 // tieBreak settles a probe of somebody else for a name that we are probing for: who would
 // say what sorts later wins, the other waits a second (section 8.2).
-func (e *Engine) tieBreak(l link, q *dns.Msg) {
+func (e *Engine) tieBreak(l multicast.Link, q *dns.Msg) {
 	for _, r := range e.regs {
-		if r.hostOnly || r.ready[l.index] {
+		if r.hostOnly || r.ready[l.Index] {
 			continue // shared, or answered as a question
 		}
 		for _, name := range []string{r.fullName(), r.hostName()} {
@@ -112,8 +114,8 @@ func (e *Engine) tieBreak(l link, q *dns.Msg) {
 }
 
 // unready lists the links on which the names are not ours yet.
-func (e *Engine) unready(r *Registration) []link {
-	return slices.DeleteFunc(e.allLinks(), func(l link) bool { return r.ready[l.index] })
+func (e *Engine) unready(r *Registration) []multicast.Link {
+	return slices.DeleteFunc(e.allLinks(), func(l multicast.Link) bool { return r.ready[l.Index] })
 }
 
 func about(name string, rrs []dns.RR) []dns.RR {

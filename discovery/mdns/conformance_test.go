@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/hallway-home/hallway/discovery/multicast"
 	"github.com/hallway-home/hallway/discovery/sourcetest"
 )
 
@@ -18,7 +19,7 @@ func TestConformance(t *testing.T) {
 		h := newHost("we")
 		h.plug(&lan{}, 1, "10.0.0.1/24", "fe80::1/64")
 		h.plug(&lan{}, 2, "10.0.0.2/24", "fe80::2/64")
-		e := New(Config{transport: h})
+		e := New(Config{network: h})
 		e.Browse("_rtsp._tcp")
 		const full, host, ttl = "Cam._rtsp._tcp.local.", "cam.local.", 120
 		camera := func(version int, ttl uint32) *dns.Msg {
@@ -32,10 +33,8 @@ func TestConformance(t *testing.T) {
 			return m
 		}
 		raw := func(b []byte) {
-			for i := range h.links() {
-				p := packet{data: b, iface: i}
-				p.src = netip.MustParseAddrPort("10.0.0.9:5353")
-				h.in <- p
+			for i := range h.Links() {
+				h.in <- multicast.Packet{Data: b, From: netip.MustParseAddrPort("10.0.0.9:5353"), Iface: i, Group: true}
 			}
 		}
 		say := func(m *dns.Msg) {

@@ -11,8 +11,8 @@
 //
 // One goroutine (Engine.Run) owns all state; Announce, Browse, ResolveHost and the methods
 // of a Registration hand it closures and may be called from anywhere. The network lies
-// below the small interface transport, so that the state machines are tested over a LAN in
-// memory with virtual time.
+// below multicast.Network, so that the state machines are tested over a LAN in memory with
+// virtual time.
 //
 // It refuses packets from sources that are not on the link, records that nobody here asked
 // for, addresses that lead off the LAN, and more packets, names or records than a home has:

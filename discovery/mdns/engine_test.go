@@ -287,7 +287,7 @@ func TestLateInterfaceIsProbedAndAnnounced(t *testing.T) {
 // readdress gives an interface another address in one step, as DHCP does.
 func (h *memHost) readdress(index int, addr string) {
 	h.mu.Lock()
-	h.nics[index].link.addrs = []netip.Prefix{netip.MustParsePrefix(addr)}
+	h.nics[index].link.Addrs = []netip.Prefix{netip.MustParsePrefix(addr)}
 	h.mu.Unlock()
 	h.signal()
 }
@@ -320,7 +320,7 @@ func TestResolveHost(t *testing.T) {
 			t.Errorf("own host: %v, %v", got, err)
 		}
 		synctest.Wait()
-		b.do(func() {
+		b.loop.Do(func() {
 			if len(b.waiters) != 0 {
 				t.Errorf("%d waiters left", len(b.waiters))
 			}

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/hallway-home/hallway/discovery"
+	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,27 +36,27 @@ type said struct {
 type nic struct {
 	lan  *lan
 	host *memHost
-	link link
+	link multicast.Link
 }
 
-// memHost is the transport of one engine.
+// memHost is the network of one engine.
 type memHost struct {
 	name   string
 	mu     sync.Mutex
 	nics   map[int]*nic
-	in     chan packet
+	in     chan multicast.Packet
 	events chan struct{}
 	direct []*dns.Msg // unicast packets sent
 }
 
 func newHost(name string) *memHost {
-	return &memHost{name: name, nics: map[int]*nic{}, in: make(chan packet, 4096), events: make(chan struct{}, 1)}
+	return &memHost{name: name, nics: map[int]*nic{}, in: make(chan multicast.Packet, 4096), events: make(chan struct{}, 1)}
 }
 
 func (h *memHost) plug(l *lan, index int, addrs ...string) {
-	k := link{index: index, name: "eth" + string(rune('0'+index))}
+	k := multicast.Link{Index: index, Name: "eth" + string(rune('0'+index))}
 	for _, a := range addrs {
-		k.addrs = append(k.addrs, netip.MustParsePrefix(a))
+		k.Addrs = append(k.Addrs, netip.MustParsePrefix(a))
 	}
 	n := &nic{lan: l, host: h, link: k}
 	h.mu.Lock()
@@ -85,28 +86,28 @@ func (h *memHost) signal() {
 	}
 }
 
-func (h *memHost) open(context.Context) (<-chan packet, error) { return h.in, nil }
-func (h *memHost) close()                                      {}
-func (h *memHost) changed() <-chan struct{}                    { return h.events }
+func (h *memHost) Open() (<-chan multicast.Packet, error) { return h.in, nil }
+func (h *memHost) Close()                                 {}
+func (h *memHost) Changed() <-chan struct{}               { return h.events }
 
-func (h *memHost) links() map[int]link {
+func (h *memHost) Links() map[int]multicast.Link {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := map[int]link{}
+	out := map[int]multicast.Link{}
 	for i, n := range h.nics {
 		out[i] = n.link
 	}
 	return out
 }
 
-func (h *memHost) multicast(l link, v6 bool, data []byte) {
+func (h *memHost) Multicast(l multicast.Link, v6 bool, data []byte) error {
 	h.mu.Lock()
-	n := h.nics[l.index]
+	n := h.nics[l.Index]
 	h.mu.Unlock()
 	if n == nil {
-		return
+		return nil
 	}
-	src, _ := l.source(v6)
+	src, _ := l.Source(v6)
 	var m dns.Msg
 	if err := m.Unpack(data); err != nil {
 		panic("an engine sent what does not parse: " + err.Error())
@@ -115,13 +116,14 @@ func (h *memHost) multicast(l link, v6 bool, data []byte) {
 	defer n.lan.mu.Unlock()
 	n.lan.said = append(n.lan.said, said{time.Now(), h.name, &m})
 	for _, p := range n.lan.ports {
-		if _, ok := p.link.source(v6); ok {
-			p.host.in <- packet{data, netip.AddrPortFrom(src, port), p.link.index, false}
+		if _, ok := p.link.Source(v6); ok {
+			p.host.in <- multicast.Packet{Data: data, From: netip.AddrPortFrom(src, port), Iface: p.link.Index, Group: true}
 		}
 	}
+	return nil
 }
 
-func (h *memHost) unicast(_ link, _ netip.AddrPort, data []byte) {
+func (h *memHost) Unicast(_ multicast.Link, _ netip.AddrPort, data []byte) error {
 	var m dns.Msg
 	if err := m.Unpack(data); err != nil {
 		panic(err)
@@ -129,6 +131,7 @@ func (h *memHost) unicast(_ link, _ netip.AddrPort, data []byte) {
 	h.mu.Lock()
 	h.direct = append(h.direct, &m)
 	h.mu.Unlock()
+	return nil
 }
 
 func (h *memHost) sentDirect() []*dns.Msg {
@@ -144,7 +147,7 @@ func (h *memHost) hear(t *testing.T, index int, src string, m *dns.Msg) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.in <- packet{data, netip.MustParseAddrPort(src), index, false}
+	h.in <- multicast.Packet{Data: data, From: netip.MustParseAddrPort(src), Iface: index, Group: true}
 }
 
 // by lists what a host said, since a moment.
@@ -171,7 +174,7 @@ type agent struct {
 
 func start(t *testing.T, h *memHost) *agent {
 	t.Helper()
-	a := &agent{Engine: New(Config{transport: h}), host: h}
+	a := &agent{Engine: New(Config{network: h}), host: h}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

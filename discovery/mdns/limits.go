@@ -2,69 +2,14 @@ package mdns
 
 import (
 	"hash/maphash"
-	"net/netip"
 	"time"
+
+	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
-const (
-	// perSecond and burst bound what one source can make this node parse. A laptop that
-	// wakes up sends about 30 packets at once; floods send thousands (acceptance A33).
-	perSecond, burst = 100, 200
-	// unicastPerSecond bounds the answers to single hosts, all together: whose source was
-	// forged get at most this much. Few programs ask so, and seldom.
-	unicastPerSecond = 50
-	// maxSources bounds the table; further sources share one allowance, so that a flood
-	// from invented addresses cannot displace those already known.
-	maxSources = 512
-	// sourceIdle: a source silent for this long has its full allowance again.
-	sourceIdle = 10 * time.Second
-)
-
-// limits is a token bucket for each source address.
-type limits struct {
-	buckets map[netip.Addr]*bucket
-	rest    bucket
-}
-
-type bucket struct {
-	tokens float64
-	at     time.Time
-}
-
-func newLimits() limits {
-	return limits{buckets: map[netip.Addr]*bucket{}, rest: bucket{tokens: burst}}
-}
-
-func (l *limits) allow(src netip.Addr, now time.Time) bool {
-	b, ok := l.buckets[src]
-	if !ok {
-		b = &l.rest
-		if len(l.buckets) < maxSources {
-			b = &bucket{tokens: burst, at: now}
-			l.buckets[src] = b
-		}
-	}
-	return b.take(perSecond, burst, now)
-}
-
-// take takes one token, if there is one.
-func (b *bucket) take(perSecond, burst float64, now time.Time) bool {
-	b.tokens = min(burst, b.tokens+now.Sub(b.at).Seconds()*perSecond)
-	b.at = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
-}
-
-func (l *limits) prune(now time.Time) {
-	for src, b := range l.buckets {
-		if now.Sub(b.at) > sourceIdle {
-			delete(l.buckets, src)
-		}
-	}
-}
+// unicastPerSecond bounds the answers to single hosts, all together: whose source was
+// forged get at most this much. Few programs ask so, and seldom.
+const unicastPerSecond = 50
 
 // echoes knows our own multicasts when the system loops them back. Each is taken once:
 // an equal packet of another program on this machine still counts, whichever comes first.
@@ -89,31 +34,23 @@ const echoFor = 2 * time.Second
 
 func newEchoes() echoes { return echoes{seed: maphash.MakeSeed(), out: map[echo]*pendingEcho{}} }
 
-func (s *echoes) sent(iface int, v6 bool, data []byte, now time.Time) {
+func (s *echoes) sent(iface int, v6 bool, data []byte) {
 	k := echo{iface, v6, maphash.Bytes(s.seed, data)}
-	if s.out[k] == nil {
+	if x := s.out[k]; x == nil || time.Since(x.at) > echoFor {
 		s.out[k] = &pendingEcho{}
 	}
 	s.out[k].count++
-	s.out[k].at = now
+	s.out[k].at = time.Now()
 }
 
-func (s *echoes) take(iface int, p packet) bool {
-	k := echo{iface, p.src.Addr().Unmap().Is6(), maphash.Bytes(s.seed, p.data)}
+func (s *echoes) take(iface int, p multicast.Packet) bool {
+	k := echo{iface, p.From.Addr().Unmap().Is6(), maphash.Bytes(s.seed, p.Data)}
 	x := s.out[k]
-	if x == nil {
+	if x == nil || time.Since(x.at) > echoFor {
 		return false
 	}
 	if x.count--; x.count == 0 {
 		delete(s.out, k)
 	}
 	return true
-}
-
-func (s *echoes) prune(now time.Time) {
-	for k, x := range s.out {
-		if now.Sub(x.at) > echoFor {
-			delete(s.out, k)
-		}
-	}
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
 // outbox gathers what several registrations have to say on a link at one moment, so that
@@ -20,7 +22,7 @@ func (e *Engine) post(index int) *outbox {
 	if o == nil {
 		o = &outbox{}
 		e.outboxes[index] = o
-		e.after(0, func() {
+		e.loop.After(0, func() {
 			delete(e.outboxes, index)
 			e.empty(index, o)
 		})
@@ -29,7 +31,7 @@ func (e *Engine) post(index int) *outbox {
 }
 
 func (e *Engine) empty(index int, o *outbox) {
-	l, ok := e.links[index]
+	l, ok := e.loop.Links[index]
 	if !ok {
 		return
 	}
@@ -59,10 +61,10 @@ func (e *Engine) empty(index int, o *outbox) {
 }
 
 // ours are the records that this node has on a link now.
-func (e *Engine) ours(l link) map[recordID]bool {
+func (e *Engine) ours(l multicast.Link) map[recordID]bool {
 	out := map[recordID]bool{}
 	for _, r := range e.regs {
-		if r.ready[l.index] {
+		if r.ready[l.Index] {
 			for _, rr := range append(r.shared(l), r.unique(l)...) {
 				out[identity(rr)] = true
 			}
@@ -78,7 +80,7 @@ func (e *Engine) probeStart(wait time.Duration) time.Time {
 	if wait == 0 && e.nextProbe.After(now) {
 		return e.nextProbe
 	}
-	at := now.Add(jitter(0, probeEvery) + wait)
+	at := now.Add(multicast.Jitter(0, probeEvery) + wait)
 	if wait == 0 {
 		e.nextProbe = at
 	}

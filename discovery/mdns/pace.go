@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
 const (
@@ -25,14 +27,14 @@ type sentKey struct {
 	rr    recordID
 }
 
-func (e *Engine) sentWithin(l link, rr dns.RR, d time.Duration) bool {
-	at, ok := e.lastSent[sentKey{l.index, identity(rr)}]
+func (e *Engine) sentWithin(l multicast.Link, rr dns.RR, d time.Duration) bool {
+	at, ok := e.lastSent[sentKey{l.Index, identity(rr)}]
 	return ok && time.Since(at) < d
 }
 
 // respond multicasts records, in as many packets as they need; extras only where there is
 // room.
-func (e *Engine) respond(l link, answers, extras []dns.RR) {
+func (e *Engine) respond(l multicast.Link, answers, extras []dns.RR) {
 	now := time.Now()
 	m, size := response(), 12
 	for _, rr := range answers {
@@ -48,7 +50,7 @@ func (e *Engine) respond(l link, answers, extras []dns.RR) {
 	}
 	m.Extra = fitting(without(once(extras), answers), &size)
 	for _, rr := range append(slices.Clone(answers), m.Extra...) {
-		e.lastSent[sentKey{l.index, identity(rr)}] = now
+		e.lastSent[sentKey{l.Index, identity(rr)}] = now
 	}
 	e.send(l, m)
 }
@@ -67,13 +69,13 @@ type waiting struct {
 
 // answerLater sends shared records after a short random time. What another question asks
 // meanwhile comes with this; what another responder says meanwhile need not be said.
-func (e *Engine) answerLater(l link, from asker, later, extra []dns.RR) {
-	d := e.delayed[l.index]
+func (e *Engine) answerLater(l multicast.Link, from asker, later, extra []dns.RR) {
+	d := e.delayed[l.Index]
 	if d == nil {
 		d = &delayed{answers: map[recordID]*waiting{}}
-		e.delayed[l.index] = d
-		e.after(jitter(delayMin, delayMax), func() {
-			delete(e.delayed, l.index)
+		e.delayed[l.Index] = d
+		e.loop.After(multicast.Jitter(delayMin, delayMax), func() {
+			delete(e.delayed, l.Index)
 			e.answerNow(l, d)
 		})
 	}
@@ -88,8 +90,8 @@ func (e *Engine) answerLater(l link, from asker, later, extra []dns.RR) {
 }
 
 // answerNow sends what is still ours to say.
-func (e *Engine) answerNow(l link, d *delayed) {
-	l, ok := e.links[l.index]
+func (e *Engine) answerNow(l multicast.Link, d *delayed) {
+	l, ok := e.loop.Links[l.Index]
 	if !ok {
 		return
 	}
@@ -106,9 +108,9 @@ func (e *Engine) answerNow(l link, d *delayed) {
 // heardAnswer looks at a record of a response that is one of ours, word for word: it may
 // spare our answer (section 7.4), or end ours in the caches of others, who then must hear
 // it from us again (sections 6.6 and 10.1).
-func (e *Engine) heardAnswer(l link, family families, rr dns.RR) {
+func (e *Engine) heardAnswer(l multicast.Link, family families, rr dns.RR) {
 	for _, r := range e.regs {
-		if !r.ready[l.index] || !r.bears(rr.Header().Name) {
+		if !r.ready[l.Index] || !r.bears(rr.Header().Name) {
 			continue
 		}
 		all := append(r.shared(l), r.unique(l)...)
@@ -121,7 +123,7 @@ func (e *Engine) heardAnswer(l link, family families, rr dns.RR) {
 		case rr.Header().Ttl < ttl/2:
 			e.rescue(l, all[i])
 		case rr.Header().Ttl >= ttl:
-			if d := e.delayed[l.index]; d != nil && d.answers[id] != nil {
+			if d := e.delayed[l.Index]; d != nil && d.answers[id] != nil {
 				d.answers[id].heard |= family
 			}
 		}
@@ -140,16 +142,16 @@ func (r *Registration) bears(name string) bool {
 }
 
 // rescue says one of our records again as soon as the once a second of section 6 allows.
-func (e *Engine) rescue(l link, own dns.RR) {
-	key := sentKey{l.index, identity(own)}
+func (e *Engine) rescue(l multicast.Link, own dns.RR) {
+	key := sentKey{l.Index, identity(own)}
 	if e.rescues[key] {
 		return
 	}
 	e.rescues[key] = true
-	wait := max(jitter(delayMin, delayMax), resendAfter-time.Since(e.lastSent[key]))
-	e.after(wait, func() {
+	wait := max(multicast.Jitter(delayMin, delayMax), resendAfter-time.Since(e.lastSent[key]))
+	e.loop.After(wait, func() {
 		if e.rescues[key] {
-			e.rescueAll(l.index)
+			e.rescueAll(l.Index)
 			delete(e.rescues, key) // said by now, here or as an answer
 		}
 	})
@@ -157,7 +159,7 @@ func (e *Engine) rescue(l link, own dns.RR) {
 
 // rescueAll says what is to be rescued on a link and may be sent now, in whole sets.
 func (e *Engine) rescueAll(index int) {
-	l := e.links[index] // the zero link has nothing ready
+	l := e.loop.Links[index] // the zero link has nothing ready
 	var again []dns.RR
 	for _, r := range e.regs {
 		if r.ready[index] {
@@ -170,7 +172,7 @@ func (e *Engine) rescueAll(index int) {
 	maps.DeleteFunc(e.rescues, func(k sentKey, _ bool) bool {
 		return k.iface == index && time.Since(e.lastSent[k]) >= resendAfter
 	})
-	if _, ok := e.links[index]; ok {
+	if _, ok := e.loop.Links[index]; ok {
 		e.respond(l, again, nil)
 	}
 }
@@ -184,7 +186,7 @@ type heardKey struct {
 
 // overhear notes the questions of others that are ours as well, unless they know an
 // answer that we do not know (section 7.3).
-func (e *Engine) overhear(l link, from asker, q *dns.Msg) {
+func (e *Engine) overhear(l multicast.Link, from asker, q *dns.Msg) {
 	if q.Truncated || from.unicast || from.src.Port() != port {
 		return
 	}
@@ -205,18 +207,18 @@ func (e *Engine) overhear(l link, from asker, q *dns.Msg) {
 			return setOf(rr) == what && !ok
 		})
 		if same {
-			e.heard[heardKey{l.index, from.family(), what}] = now
+			e.heard[heardKey{l.Index, from.family(), what}] = now
 		}
 	}
 }
 
 // unheard leaves out the questions that somebody else asked on this link a moment ago, in
 // every family that we would ask in.
-func (e *Engine) unheard(l link, qs []dns.Question) []dns.Question {
+func (e *Engine) unheard(l multicast.Link, qs []dns.Question) []dns.Question {
 	return slices.DeleteFunc(slices.Clone(qs), func(q dns.Question) bool {
 		for f := families(1); f <= 2; f++ {
-			at, ok := e.heard[heardKey{l.index, f, nameType{lower(q.Name), q.Qtype}}]
-			if l.families()&f != 0 && (!ok || time.Since(at) > heardFor) {
+			at, ok := e.heard[heardKey{l.Index, f, nameType{lower(q.Name), q.Qtype}}]
+			if familiesOf(l)&f != 0 && (!ok || time.Since(at) > heardFor) {
 				return false
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
 const (
@@ -33,7 +35,7 @@ type browse struct {
 // Browse asks for services of these types ("_rtsp._tcp", or "_tv._sub._hallway._tcp")
 // from now on; sightings go to Run's report. It may be called before Run.
 func (e *Engine) Browse(types ...string) {
-	e.do(func() {
+	e.loop.Do(func() {
 		for _, t := range types {
 			base := t
 			if _, after, ok := strings.Cut(t, "._sub."); ok {
@@ -55,7 +57,7 @@ func (e *Engine) askAnew() {
 	}
 	e.round++
 	round := e.round
-	e.after(jitter(delayMin, delayMax), func() { e.askTypes(round, firstWait) })
+	e.loop.After(multicast.Jitter(delayMin, delayMax), func() { e.askTypes(round, firstWait) })
 }
 
 func (e *Engine) askTypes(round int, wait time.Duration) {
@@ -66,10 +68,10 @@ func (e *Engine) askTypes(round int, wait time.Duration) {
 	for _, b := range e.browses {
 		qs = append(qs, question(b.name, dns.TypePTR))
 	}
-	for _, l := range e.links {
+	for _, l := range e.loop.Links {
 		e.ask(l, e.unheard(l, qs))
 	}
-	e.after(wait+jitter(0, wait/10), func() { e.askTypes(round, min(2*wait, lastWait)) })
+	e.loop.After(wait+multicast.Jitter(0, wait/10), func() { e.askTypes(round, min(2*wait, lastWait)) })
 }
 
 func question(name string, t uint16) dns.Question {
@@ -78,7 +80,7 @@ func question(name string, t uint16) dns.Question {
 
 // ask multicasts questions on a link, with what is known already (section 7.1); known
 // answers that do not fit follow in further packets (section 7.2).
-func (e *Engine) ask(l link, qs []dns.Question) {
+func (e *Engine) ask(l multicast.Link, qs []dns.Question) {
 	now := time.Now()
 	for part := range slices.Chunk(qs, maxAsk) {
 		m := new(dns.Msg)
@@ -109,14 +111,48 @@ func (e *Engine) ask(l link, qs []dns.Question) {
 }
 
 // known is an entry as a known answer, if more than half its life is left.
-func known(x *entry, l link, now time.Time) (dns.RR, bool) {
+func known(x *entry, l multicast.Link, now time.Time) (dns.RR, bool) {
 	left := uint32(x.expires.Sub(now) / time.Second)
-	if x.iface != l.index || left <= min(x.rr.Header().Ttl, maxTTL)/2 {
+	if x.iface != l.Index || left <= min(x.rr.Header().Ttl, maxTTL)/2 {
 		return nil, false
 	}
 	k := dns.Copy(x.rr)
 	k.Header().Ttl, k.Header().Class = left, dns.ClassINET
 	return k, true
+}
+
+// sweepBy sees to it that the cache is searched at a moment for what ends or is to be
+// refreshed, but not more often than every sweepEvery.
+func (e *Engine) sweepBy(at time.Time) {
+	if soonest := e.lastSweep.Add(sweepEvery); at.Before(soonest) {
+		at = soonest
+	}
+	if !e.nextSweep.IsZero() && !at.Before(e.nextSweep) {
+		return
+	}
+	e.nextSweep = at
+	e.loop.At(at, func() {
+		if e.nextSweep.Equal(at) {
+			e.sweep()
+		}
+	})
+}
+
+// sweep forgets what has ended, refreshes what will, and says when to look again.
+func (e *Engine) sweep() {
+	now := time.Now()
+	e.lastSweep, e.nextSweep = now, time.Time{}
+	e.expire(now)
+	e.refresh(now)
+	next := time.Time{}
+	e.cache.each(func(x *entry) {
+		if due := e.dueOf(x); next.IsZero() || due.Before(next) {
+			next = due
+		}
+	})
+	if !next.IsZero() {
+		e.sweepBy(next)
+	}
 }
 
 // expire forgets what has ended.
@@ -133,23 +169,29 @@ func (e *Engine) expire(now time.Time) {
 	e.dirty()
 }
 
+// dueOf is when something is to be done about an entry. Nobody follows the addresses of a
+// host that was looked up once.
+func (e *Engine) dueOf(x *entry) time.Time {
+	if _, isAddr := rrAddr(x.rr); isAddr && !e.targets[lower(x.rr.Header().Name)] {
+		return x.expires
+	}
+	return x.refreshAt()
+}
+
 // refresh asks for what ends soon and is still of interest, where it was heard.
 func (e *Engine) refresh(now time.Time) {
 	due := map[int][]dns.Question{}
 	e.cache.each(func(x *entry) {
-		h := x.rr.Header()
-		if _, isAddr := rrAddr(x.rr); isAddr && !e.targets[lower(h.Name)] {
-			return // was looked up once; nobody follows it
+		if x.asked >= refreshes || e.dueOf(x).After(now) {
+			return
 		}
-		if x.refreshDue(now) {
-			x.asked++
-			if q := question(h.Name, h.Rrtype); !slices.Contains(due[x.iface], q) {
-				due[x.iface] = append(due[x.iface], q)
-			}
+		x.asked++
+		if q := question(x.rr.Header().Name, x.rr.Header().Rrtype); !slices.Contains(due[x.iface], q) {
+			due[x.iface] = append(due[x.iface], q)
 		}
 	})
 	for i, qs := range due {
-		if l, ok := e.links[i]; ok {
+		if l, ok := e.loop.Links[i]; ok {
 			e.ask(l, e.unheard(l, qs))
 		}
 	}
@@ -171,14 +213,14 @@ func (e *Engine) fill(name string, t uint16) {
 		if n == followUps {
 			e.pending[key] = false
 			e.dirty()
-			e.after(fillPause, func() { delete(e.pending, key) })
+			e.loop.After(fillPause, func() { delete(e.pending, key) })
 			return
 		}
-		for _, l := range e.links {
+		for _, l := range e.loop.Links {
 			e.ask(l, []dns.Question{question(name, t)})
 		}
-		e.after(firstWait<<n, func() { step(n + 1) })
+		e.loop.After(firstWait<<n, func() { step(n + 1) })
 	}
 	// Another answer with the missing part is often already on its way.
-	e.after(delayMin, func() { step(0) })
+	e.loop.After(delayMin, func() { step(0) })
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
 const (
@@ -43,7 +45,7 @@ func (r *Registration) txt() dns.RR {
 }
 
 // shared are the records that others may hold too.
-func (r *Registration) shared(l link) []dns.RR {
+func (r *Registration) shared(l multicast.Link) []dns.RR {
 	if r.hostOnly {
 		return r.addrs(l)
 	}
@@ -58,7 +60,7 @@ func (r *Registration) shared(l link) []dns.RR {
 }
 
 // unique are the records that only this host may hold, with the addresses of one link.
-func (r *Registration) unique(l link) []dns.RR {
+func (r *Registration) unique(l multicast.Link) []dns.RR {
 	if r.hostOnly {
 		return nil
 	}
@@ -66,16 +68,16 @@ func (r *Registration) unique(l link) []dns.RR {
 }
 
 // addrs are the host's address records on one link: the addresses of that interface only.
-func (r *Registration) addrs(l link) []dns.RR {
+func (r *Registration) addrs(l multicast.Link) []dns.RR {
 	var out []dns.RR
 	class := uint16(dns.ClassINET | flush)
 	if r.hostOnly {
 		class = dns.ClassINET
 	}
-	for _, p := range l.addrs {
+	for _, p := range l.Addrs {
 		a := p.Addr()
 		switch {
-		case a.IsLoopback() && !l.loopback || len(out) == maxAddrs:
+		case a.IsLoopback() && !l.Loopback || len(out) == maxAddrs:
 		case a.Is4():
 			out = append(out, &dns.A{Hdr: header(r.hostName(), dns.TypeA, class, ttlHost), A: a.AsSlice()})
 		default:

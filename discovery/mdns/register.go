@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/hallway-home/hallway/discovery"
+	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
 const (
@@ -60,7 +61,7 @@ type Registration struct {
 func (e *Engine) register(s Service, hostOnly bool) *Registration {
 	r := &Registration{e: e, hostOnly: hostOnly, ready: map[int]bool{}, said: map[int]bool{}}
 	r.want(s)
-	e.do(func() {
+	e.loop.Do(func() {
 		for e.holds(r) {
 			r.choice++
 			r.take()
@@ -113,7 +114,7 @@ func (r *Registration) Instance() string { return *r.name.Load() }
 // Update changes port, text and subtypes in place; a changed instance, type or host is
 // taken back and probed for anew.
 func (r *Registration) Update(s Service) {
-	r.e.do(func() {
+	r.e.loop.Do(func() {
 		if r.closed {
 			return
 		}
@@ -127,11 +128,11 @@ func (r *Registration) Update(s Service) {
 			r.e.probe(r)
 			return
 		}
-		before := r.shared(link{})
+		before := r.shared(multicast.Link{})
 		r.wanted = s
 		r.take()
 		for _, l := range r.readyLinks() {
-			r.e.takeBack(l, without(before, r.shared(link{})))
+			r.e.takeBack(l, without(before, r.shared(multicast.Link{})))
 		}
 		r.e.announce(r, r.readyLinks(), announcements)
 	})
@@ -139,7 +140,7 @@ func (r *Registration) Update(s Service) {
 
 // Close says goodbye.
 func (r *Registration) Close() {
-	r.e.do(func() {
+	r.e.loop.Do(func() {
 		r.e.goodbye(r)
 		r.closed = true
 		clear(r.ready)
@@ -147,13 +148,13 @@ func (r *Registration) Close() {
 	})
 }
 
-func (r *Registration) readyLinks() []link { return r.e.among(r.ready) }
+func (r *Registration) readyLinks() []multicast.Link { return r.e.among(r.ready) }
 
 // among lists the links that are still there.
-func (e *Engine) among(set map[int]bool) []link {
-	var out []link
+func (e *Engine) among(set map[int]bool) []multicast.Link {
+	var out []multicast.Link
 	for i := range set {
-		if l, ok := e.links[i]; ok {
+		if l, ok := e.loop.Links[i]; ok {
 			out = append(out, l)
 		}
 	}
@@ -168,7 +169,7 @@ func (e *Engine) probe(r *Registration) {
 }
 
 // probeOn does so on links that are new, and leaves the others as they are.
-func (e *Engine) probeOn(r *Registration, links []link) {
+func (e *Engine) probeOn(r *Registration, links []multicast.Link) {
 	if len(links) > 0 && !r.closed {
 		e.probeAt(r, links, e.probeStart(0))
 	}
@@ -176,7 +177,7 @@ func (e *Engine) probeOn(r *Registration, links []link) {
 
 // probeAt asks three times (RFC 6762 section 8.1), then claims the names on these links.
 // What is shared needs no asking.
-func (e *Engine) probeAt(r *Registration, links []link, at time.Time) {
+func (e *Engine) probeAt(r *Registration, links []multicast.Link, at time.Time) {
 	round, first := r.round, 0
 	if r.hostOnly {
 		first = probes
@@ -186,30 +187,30 @@ func (e *Engine) probeAt(r *Registration, links []link, at time.Time) {
 		if r.round != round || r.closed {
 			return
 		}
-		here := slices.DeleteFunc(slices.Clone(links), func(l link) bool {
-			_, ok := e.links[l.index]
+		here := slices.DeleteFunc(slices.Clone(links), func(l multicast.Link) bool {
+			_, ok := e.loop.Links[l.Index]
 			return !ok
 		})
 		if n == probes {
 			for _, l := range here {
-				r.ready[l.index], r.said[l.index] = true, true
+				r.ready[l.Index], r.said[l.Index] = true, true
 			}
 			e.announce(r, here, announcements)
 			return
 		}
 		for _, l := range here {
-			o := e.post(l.index)
+			o := e.post(l.Index)
 			o.probes = append(o.probes, r)
 		}
 		at = at.Add(probeEvery)
-		e.agenda.add(at, func() { step(n + 1) })
+		e.loop.At(at, func() { step(n + 1) })
 	}
-	e.agenda.add(at, func() { step(first) })
+	e.loop.At(at, func() { step(first) })
 }
 
 // probeMessage asks for everything under our names and states what we would say
 // (section 8.2).
-func (r *Registration) probeMessage(l link) *dns.Msg {
+func (r *Registration) probeMessage(l multicast.Link) *dns.Msg {
 	m := new(dns.Msg)
 	m.Question = []dns.Question{question(r.fullName(), dns.TypeANY), question(r.hostName(), dns.TypeANY)}
 	for _, rr := range r.unique(l) {
@@ -220,18 +221,18 @@ func (r *Registration) probeMessage(l link) *dns.Msg {
 }
 
 // announce sends all records unasked, as many times as said, one second apart.
-func (e *Engine) announce(r *Registration, links []link, times int) {
+func (e *Engine) announce(r *Registration, links []multicast.Link, times int) {
 	version := r.version
 	for _, l := range links {
-		now, ok := e.links[l.index]
-		if !ok || !r.ready[l.index] {
+		now, ok := e.loop.Links[l.Index]
+		if !ok || !r.ready[l.Index] {
 			continue
 		}
-		o := e.post(l.index)
+		o := e.post(l.Index)
 		o.news = append(o.news, append(r.shared(now), r.unique(now)...)...)
 	}
 	if times > 1 && len(links) > 0 {
-		e.after(announceEvery, func() {
+		e.loop.After(announceEvery, func() {
 			if r.version == version && !r.closed {
 				e.announce(r, links, times-1)
 			}
@@ -253,18 +254,18 @@ func (e *Engine) goodbye(regs ...*Registration) {
 			return !leaving[o] && lower(o.hostName()) == lower(r.hostName())
 		})
 		for _, l := range e.among(r.said) {
-			said[l.index] = append(said[l.index], r.parting(l, !stays)...)
+			said[l.Index] = append(said[l.Index], r.parting(l, !stays)...)
 		}
 		clear(r.said)
 	}
 	for i, rrs := range said {
-		e.takeBack(e.links[i], once(rrs))
+		e.takeBack(e.loop.Links[i], once(rrs))
 	}
 }
 
 // parting are the records that end with the registration. That the type exists is for
 // other holders of the type to say.
-func (r *Registration) parting(l link, withHost bool) []dns.RR {
+func (r *Registration) parting(l multicast.Link, withHost bool) []dns.RR {
 	var out []dns.RR
 	for _, rr := range append(r.shared(l), r.unique(l)...) {
 		_, isAddr := rrAddr(rr)
@@ -276,7 +277,7 @@ func (r *Registration) parting(l link, withHost bool) []dns.RR {
 }
 
 // takeBack says goodbye for records on a link.
-func (e *Engine) takeBack(l link, rrs []dns.RR) {
+func (e *Engine) takeBack(l multicast.Link, rrs []dns.RR) {
 	if len(rrs) == 0 {
 		return
 	}
@@ -289,7 +290,7 @@ func (e *Engine) takeBack(l link, rrs []dns.RR) {
 			m = response()
 		}
 		m.Answer = append(m.Answer, c)
-		delete(e.lastSent, sentKey{l.index, identity(rr)})
+		delete(e.lastSent, sentKey{l.Index, identity(rr)})
 	}
 	e.send(l, m)
 }

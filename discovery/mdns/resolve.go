@@ -32,12 +32,12 @@ func (e *Engine) ResolveHost(ctx context.Context, name string) ([]netip.Addr, er
 	}
 	answer := make(chan []netip.Addr, 1)
 	refused := make(chan struct{})
-	e.do(func() {
+	e.loop.Do(func() {
 		if !e.lookUp(host, answer) {
 			close(refused)
 		}
 	})
-	defer e.do(func() { e.forget(host, answer) })
+	defer e.loop.Do(func() { e.forget(host, answer) })
 	select {
 	case addrs := <-answer:
 		return addrs, nil
@@ -45,7 +45,7 @@ func (e *Engine) ResolveHost(ctx context.Context, name string) ([]netip.Addr, er
 		return nil, fmt.Errorf("%s: too many names are being looked up: %w", name, ErrNoHost)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%s: %w", name, errors.Join(ErrNoHost, ctx.Err()))
-	case <-e.done:
+	case <-e.loop.Done():
 		return nil, fmt.Errorf("%s: discovery has stopped: %w", name, ErrNoHost)
 	}
 }
@@ -78,10 +78,10 @@ func (e *Engine) askHost(host string, w *hostWait, wait time.Duration) {
 	if e.waiters[host] != w {
 		return
 	}
-	for _, l := range e.links {
+	for _, l := range e.loop.Links {
 		e.ask(l, []dns.Question{question(host, dns.TypeA), question(host, dns.TypeAAAA)})
 	}
-	e.after(wait, func() { e.askHost(host, w, min(2*wait, lastWait)) })
+	e.loop.After(wait, func() { e.askHost(host, w, min(2*wait, lastWait)) })
 }
 
 func (e *Engine) ownHost(host string) []netip.Addr {
@@ -90,11 +90,11 @@ func (e *Engine) ownHost(host string) []netip.Addr {
 		if lower(r.hostName()) != host || len(out) > 0 {
 			continue
 		}
-		for _, l := range e.links {
+		for _, l := range e.loop.Links {
 			for _, rr := range r.addrs(l) {
 				a, _ := rrAddr(rr)
 				if a.Is6() && a.IsLinkLocalUnicast() {
-					a = a.WithZone(l.name)
+					a = a.WithZone(l.Name)
 				}
 				out = append(out, a)
 			}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
 const (
@@ -35,11 +37,11 @@ func (a asker) family() families {
 	return 2
 }
 
-func (l link) families() (f families) {
-	if _, ok := l.source(false); ok {
+func familiesOf(l multicast.Link) (f families) {
+	if _, ok := l.Source(false); ok {
 		f |= 1
 	}
-	if _, ok := l.source(true); ok {
+	if _, ok := l.Source(true); ok {
 		f |= 2
 	}
 	return f
@@ -58,7 +60,7 @@ func response() *dns.Msg {
 }
 
 // asked takes a query: a probe, a question, or the rest of one.
-func (e *Engine) asked(l link, from asker, q *dns.Msg) {
+func (e *Engine) asked(l multicast.Link, from asker, q *dns.Msg) {
 	if len(q.Question) > maxQuestions {
 		return
 	}
@@ -75,10 +77,10 @@ func (e *Engine) asked(l link, from asker, q *dns.Msg) {
 	if q.Truncated && from.src.Port() == port && e.held[from.src] == nil && len(e.held) < maxHeld {
 		h := &heldQuery{msg: q, known: q.Answer}
 		e.held[from.src] = h
-		e.after(jitter(holdMin, holdMax), func() {
+		e.loop.After(multicast.Jitter(holdMin, holdMax), func() {
 			delete(e.held, from.src)
 			h.msg.Answer = h.known
-			if now, ok := e.links[l.index]; ok {
+			if now, ok := e.loop.Links[l.Index]; ok {
 				e.answer(now, from, h.msg)
 			}
 		})
@@ -88,11 +90,11 @@ func (e *Engine) asked(l link, from asker, q *dns.Msg) {
 }
 
 // answer replies to a query with what is registered here: one answer for all of it.
-func (e *Engine) answer(l link, from asker, q *dns.Msg) {
+func (e *Engine) answer(l multicast.Link, from asker, q *dns.Msg) {
 	legacy := from.src.Port() != port
 	var found matches
 	for _, r := range e.regs {
-		if !r.ready[l.index] {
+		if !r.ready[l.Index] {
 			continue
 		}
 		for _, qu := range q.Question {
@@ -127,7 +129,7 @@ func (e *Engine) answer(l link, from asker, q *dns.Msg) {
 }
 
 // answerLegacy serves a plain DNS resolver that asked the group (section 6.7).
-func (e *Engine) answerLegacy(l link, src netip.AddrPort, q *dns.Msg, found matches) {
+func (e *Engine) answerLegacy(l multicast.Link, src netip.AddrPort, q *dns.Msg, found matches) {
 	plain := func(rrs []dns.RR) (out []dns.RR) {
 		for _, rr := range rrs {
 			c := dns.Copy(rr)
@@ -148,8 +150,8 @@ func (e *Engine) answerLegacy(l link, src netip.AddrPort, q *dns.Msg, found matc
 
 // unicast answers one asker in one packet, as far as it holds (section 7.2 does not
 // apply). The on-link check and the limits bound what a forged source can make us send.
-func (e *Engine) unicast(l link, to netip.AddrPort, m *dns.Msg, answers, extras []dns.RR) {
-	if !e.replies.take(unicastPerSecond, unicastPerSecond, time.Now()) {
+func (e *Engine) unicast(l multicast.Link, to netip.AddrPort, m *dns.Msg, answers, extras []dns.RR) {
+	if !e.replies.Take(unicastPerSecond, unicastPerSecond) {
 		return
 	}
 	size := 12
@@ -166,7 +168,9 @@ func (e *Engine) unicast(l link, to netip.AddrPort, m *dns.Msg, answers, extras 
 	m.Extra = fitting(without(extras, m.Answer), &size)
 	m.Compress = true
 	if data, err := m.Pack(); err == nil && len(data) <= maxPacket {
-		e.net.unicast(l, to, data)
+		if err := e.loop.Net.Unicast(l, to, data); err != nil {
+			e.log.Debug("mDNS answer failed", "to", to, "err", err)
+		}
 	}
 }
 
@@ -174,7 +178,7 @@ func (e *Engine) unicast(l link, to netip.AddrPort, m *dns.Msg, answers, extras 
 type matches struct{ unique, shared, direct, extra []dns.RR }
 
 // add finds what one registration has to say to a question on a link.
-func (f *matches) add(e *Engine, r *Registration, q dns.Question, l link) {
+func (f *matches) add(e *Engine, r *Registration, q dns.Question, l multicast.Link) {
 	if class := q.Qclass &^ flush; class != dns.ClassINET && class != dns.ClassANY {
 		return
 	}
@@ -186,7 +190,7 @@ func (f *matches) add(e *Engine, r *Registration, q dns.Question, l link) {
 	f.unique, f.shared, f.extra = append(f.unique, unique...), append(f.shared, shared...), append(f.extra, extra...)
 }
 
-func (f *matches) split(e *Engine, l link, rrs []dns.RR) (rest []dns.RR) {
+func (f *matches) split(e *Engine, l multicast.Link, rrs []dns.RR) (rest []dns.RR) {
 	for _, rr := range rrs {
 		if e.sentWithin(l, rr, time.Duration(rr.Header().Ttl)*time.Second/4) {
 			f.direct = append(f.direct, rr)
@@ -198,7 +202,7 @@ func (f *matches) split(e *Engine, l link, rrs []dns.RR) (rest []dns.RR) {
 }
 
 // match compares one question with one registration.
-func (r *Registration) match(q dns.Question, l link) (unique, shared, extra []dns.RR) {
+func (r *Registration) match(q dns.Question, l multicast.Link) (unique, shared, extra []dns.RR) {
 	is := func(t uint16) bool { return q.Qtype == t || q.Qtype == dns.TypeANY }
 	name := lower(q.Name)
 	for _, rr := range r.shared(l) {

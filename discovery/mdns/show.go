@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/hallway-home/hallway/discovery"
+	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
 // showEvery bounds how often the cache is compared with what was reported; the first
@@ -18,7 +19,7 @@ const showEvery = 50 * time.Millisecond
 
 // learn takes the records of a response that somebody here wants: pointers of browsed
 // types, their services, and the hosts of those.
-func (e *Engine) learn(l link, from asker, m *dns.Msg) {
+func (e *Engine) learn(l multicast.Link, from asker, m *dns.Msg) {
 	now := time.Now()
 	all := slices.DeleteFunc(slices.Concat(m.Answer, m.Ns, m.Extra), hollow)
 	changed := false
@@ -77,21 +78,38 @@ func (e *Engine) wantsAddr(rr dns.RR) bool {
 }
 
 // store puts one wanted record into the cache and reports whether anything changed.
-func (e *Engine) store(l link, src netip.Addr, rr dns.RR, now time.Time) bool {
-	x := entry{rr: rr, iface: l.index, src: src}
+func (e *Engine) store(l multicast.Link, src netip.Addr, rr dns.RR, now time.Time) bool {
+	x := entry{rr: rr, iface: l.Index, src: src}
 	if a, ok := rrAddr(rr); ok {
-		if !l.plausible(a) {
+		if !plausible(l, a) {
 			return false
 		}
 		if a.Is6() && a.IsLinkLocalUnicast() {
-			x.zone = l.name
+			x.zone = l.Name
 		}
 	}
 	changed := e.cache.put(x, now)
+	if ttl := rr.Header().Ttl; ttl > 0 {
+		e.sweepBy(now.Add(time.Duration(min(ttl, maxTTL)) * time.Second * 80 / 100)) // its first refresh
+	}
 	if srv, ok := rr.(*dns.SRV); ok && rr.Header().Ttl > 0 && len(e.targets) < maxEntries {
 		e.targets[lower(srv.Target)] = true
 	}
 	return changed
+}
+
+// plausible reports whether an address record heard on this link may be believed: it
+// must lead to the link or into somebody's private network. Else one forged record would
+// make this node dial an address on the internet, or itself.
+func plausible(l multicast.Link, a netip.Addr) bool {
+	switch {
+	case !a.IsValid() || a.IsUnspecified() || a.IsMulticast():
+		return false
+	case a.IsLoopback():
+		return l.Loopback
+	default:
+		return l.OnLink(a) || a.IsPrivate()
+	}
 }
 
 // dirty puts a comparison on the agenda, and another for what ends in a second.
@@ -100,7 +118,7 @@ func (e *Engine) dirty() {
 		return
 	}
 	e.showing = true
-	e.after(showEvery-min(showEvery, time.Since(e.lastShow)), func() {
+	e.loop.After(showEvery-min(showEvery, time.Since(e.lastShow)), func() {
 		e.showing, e.lastShow = false, time.Now()
 		e.show()
 	})
@@ -125,7 +143,7 @@ func (e *Engine) show() {
 		}
 	})
 	if d := ending.Sub(now); !ending.IsZero() && d <= goodbyeAfter {
-		e.after(max(d, 0)+time.Millisecond, func() { e.expire(time.Now()) })
+		e.loop.After(max(d, 0)+time.Millisecond, func() { e.expire(time.Now()) })
 	}
 	e.tell(current)
 }

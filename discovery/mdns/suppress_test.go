@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/hallway-home/hallway/discovery/multicast"
 )
 
 const hallwayType = "_hallway._tcp.local."
@@ -251,7 +253,7 @@ func TestUnicastIsNoSource(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			h.in <- packet{data, netip.MustParseAddrPort("10.0.0.66:5353"), 1, true}
+			h.in <- multicast.Packet{Data: data, From: netip.MustParseAddrPort("10.0.0.66:5353"), Iface: 1}
 		}
 		direct(b.host, announcement("Forged", "forged.local.", "10.0.0.66", 120))
 		direct(b.host, goodbyeFor(t, l))

@@ -15,7 +15,18 @@ type timer struct {
 }
 
 // After puts f on the agenda.
-func (a *Agenda) After(d time.Duration, f func()) { heap.Push(&a.due, timer{time.Now().Add(d), f}) }
+func (a *Agenda) After(d time.Duration, f func()) { a.At(time.Now().Add(d), f) }
+
+// At does so for a moment.
+func (a *Agenda) At(t time.Time, f func()) { heap.Push(&a.due, timer{t, f}) }
+
+// Every does f again and again, first after d.
+func (a *Agenda) Every(d time.Duration, f func()) {
+	a.After(d, func() {
+		f()
+		a.Every(d, f)
+	})
+}
 
 // Wait is the time until the next entry, at most an hour.
 func (a *Agenda) Wait() time.Duration {
@@ -29,9 +40,9 @@ func (a *Agenda) Wait() time.Duration {
 func (a *Agenda) Len() int { return len(a.due) }
 
 // Run does what is due; what that adds waits for the next run.
-func (a *Agenda) Run() {
+func (a *Agenda) Run(now time.Time) {
 	var ready []func()
-	for now := time.Now(); len(a.due) > 0 && !a.due[0].at.After(now); {
+	for len(a.due) > 0 && !a.due[0].at.After(now) {
 		ready = append(ready, heap.Pop(&a.due).(timer).f)
 	}
 	for _, f := range ready {

@@ -9,13 +9,13 @@ const (
 	// perSecond and burst bound what one source can make this node parse. A machine that
 	// wakes up, or answers a search with all its services, sends some dozens of packets at
 	// once; floods send thousands (acceptance A33).
-	perSecond, burst = 50, 150
+	perSecond, burst = 100, 200
 	// dearPerSecond and dearBurst bound what costs this node more than reading, such as to
 	// fetch a page: a host with many devices announces them all at once, and then rests.
 	dearPerSecond, dearBurst = 1, 20
 	// maxSources bounds the table; further sources share one allowance, so that a flood
 	// from invented addresses cannot displace those already known.
-	maxSources = 256
+	maxSources = 512
 	// sourceIdle: a source silent for this long starts afresh.
 	sourceIdle = 30 * time.Second
 	// Factor is how many times the bytes of its queries a source is answered at most, so
@@ -32,17 +32,32 @@ type Allowance struct {
 }
 
 type account struct {
-	tokens float64
-	at     time.Time
-	dear   float64
-	dearAt time.Time
-	credit int // bytes it may still be answered with
-	turn   int
+	packets, dear Bucket
+	credit        int // bytes it may still be answered with
+	turn          int
+}
+
+// Bucket allows so much a second, and a burst after a rest; the zero value is full.
+type Bucket struct {
+	used float64
+	at   time.Time
+}
+
+// Take takes one token, if there is one.
+func (b *Bucket) Take(perSecond, burst float64) bool {
+	now := time.Now()
+	b.used = max(0, b.used-now.Sub(b.at).Seconds()*perSecond)
+	b.at = now
+	if b.used > burst-1 {
+		return false
+	}
+	b.used++
+	return true
 }
 
 // NewAllowance makes one in which nobody has been heard.
 func NewAllowance() *Allowance {
-	return &Allowance{sources: map[netip.Addr]*account{}, rest: account{tokens: burst, dear: dearBurst}}
+	return &Allowance{sources: map[netip.Addr]*account{}}
 }
 
 func (w *Allowance) of(src netip.Addr) *account {
@@ -53,34 +68,16 @@ func (w *Allowance) of(src netip.Addr) *account {
 	if len(w.sources) >= maxSources {
 		return &w.rest
 	}
-	a := &account{tokens: burst, at: time.Now(), dear: dearBurst, dearAt: time.Now()}
+	a := &account{}
 	w.sources[src] = a
 	return a
 }
 
 // Hear counts one packet and reports whether it may be read.
-func (w *Allowance) Hear(src netip.Addr) bool {
-	a := w.of(src)
-	return take(&a.tokens, &a.at, perSecond, burst)
-}
+func (w *Allowance) Hear(src netip.Addr) bool { return w.of(src).packets.Take(perSecond, burst) }
 
 // Dear counts one costly reaction and reports whether it may happen.
-func (w *Allowance) Dear(src netip.Addr) bool {
-	a := w.of(src)
-	return take(&a.dear, &a.dearAt, dearPerSecond, dearBurst)
-}
-
-// take is a token bucket.
-func take(tokens *float64, at *time.Time, rate, most float64) bool {
-	now := time.Now()
-	*tokens = min(most, *tokens+now.Sub(*at).Seconds()*rate)
-	*at = now
-	if *tokens < 1 {
-		return false
-	}
-	*tokens--
-	return true
-}
+func (w *Allowance) Dear(src netip.Addr) bool { return w.of(src).dear.Take(dearPerSecond, dearBurst) }
 
 // Asked credits a source with the answer that a query of so many bytes is worth.
 func (w *Allowance) Asked(src netip.Addr, bytes int) {
@@ -101,10 +98,13 @@ func (w *Allowance) Spend(src netip.Addr, bytes int) bool {
 // Turn counts a source's answers, for those that must take turns.
 func (w *Allowance) Turn(src netip.Addr) *int { return &w.of(src).turn }
 
+// Len is the number of sources that are remembered.
+func (w *Allowance) Len() int { return len(w.sources) }
+
 // Prune forgets idle sources.
 func (w *Allowance) Prune() {
 	for src, a := range w.sources {
-		if time.Since(a.at) > sourceIdle {
+		if time.Since(a.packets.at) > sourceIdle {
 			delete(w.sources, src)
 		}
 	}

@@ -8,157 +8,109 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 	"syscall"
-
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 )
 
 const (
 	// queue of received packets; more than this at once is a flood, and dropped.
 	queue = 256
-	// maxDatagram: an answer of SSDP has some hundred bytes, a probe match of a camera up
-	// to a few thousand. Longer ones are cut, and then do not parse.
-	maxDatagram = 8192
+	// maxDatagram: RFC 6762 section 17, and nothing else here is longer. What is gets cut,
+	// and then does not parse.
+	maxDatagram = 9000
 )
 
 // Config of a Conn.
 type Config struct {
 	Group4, Group6 netip.AddrPort
-	Hops           int          // TTL of multicast
+	Hops           int          // TTL of all that is sent
+	OnePort        bool         // what this node asks goes from the group's port as well (mDNS)
 	Interfaces     []string     // names; empty means all that are up and can multicast, without loopback; "lo" works
 	NoIPv4, NoIPv6 bool         // leave a family alone
+	Monitor        *Monitor     // shared, and run by its owner; nil means one of the Conn's own
 	Logger         *slog.Logger // never nil
 }
 
 // Conn is the real network: in each family one socket on the group's port, shared with
 // whatever else speaks the protocol on this machine, and one on a port of our own, from
 // which searches go, because the kernel gives an answer to a shared port to only one of
-// the programs there.
+// the programs there. With Config.OnePort the first serves for both.
 type Conn struct {
-	cfg    Config
-	watch  watcher
-	wg     sync.WaitGroup
-	raw    []net.PacketConn
-	own4   *ipv4.PacketConn
-	own6   *ipv6.PacketConn
-	group4 *ipv4.PacketConn // nil if only answers are heard
-	group6 *ipv6.PacketConn
-	in     map[membership]bool
+	cfg      Config
+	wg       sync.WaitGroup
+	cancel   context.CancelFunc
+	changed  <-chan struct{}
+	raw      []net.PacketConn
+	families []*family // those that work
 }
 
-type membership struct {
-	iface int
-	v6    bool
+// family is one address family.
+type family struct {
+	v6         bool
+	to         *net.UDPAddr
+	own, group *port
+	in         map[int][]netip.Prefix // groups joined, by interface, with its addresses then
+	refused    map[int]bool           // joining failed, and was said once
 }
 
 // New makes a Conn; it opens nothing.
-func New(cfg Config) *Conn { return &Conn{cfg: cfg, in: map[membership]bool{}} }
+func New(cfg Config) *Conn { return &Conn{cfg: cfg} }
 
 // Open opens the sockets. It fails only if no family works.
-func (c *Conn) Open(group bool) (<-chan Packet, error) {
+func (c *Conn) Open() (<-chan Packet, error) {
 	out := make(chan Packet, queue)
 	var errs []error
-	note := func(err error) { errs = append(errs, err) }
-	if !c.cfg.NoIPv4 {
-		c.own4 = c.open4(0, out, note)
-		if group {
-			c.group4 = c.open4(c.cfg.Group4.Port(), out, note)
+	for _, v6 := range []bool{false, true} {
+		if v6 && c.cfg.NoIPv6 || !v6 && c.cfg.NoIPv4 {
+			continue
 		}
-	}
-	if !c.cfg.NoIPv6 {
-		c.own6 = c.open6(0, out, note)
-		if group {
-			c.group6 = c.open6(c.cfg.Group6.Port(), out, note)
+		if err := c.open(v6); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	err := errors.Join(errs...)
-	if c.own4 == nil && c.own6 == nil || group && c.group4 == nil && c.group6 == nil {
-		c.Close()
+	if len(c.families) == 0 {
 		return nil, fmt.Errorf("cannot use UDP port %d to find devices: %w; stop the program that holds it alone", c.cfg.Group4.Port(), err)
 	}
 	if err != nil {
-		c.cfg.Logger.Info("multicast works in part only", "port", c.cfg.Group4.Port(), "err", err)
+		c.cfg.Logger.Warn("multicast works in one address family only", "port", c.cfg.Group4.Port(), "err", err)
 	}
-	if err := c.watch.start(&c.wg); err != nil {
-		c.cfg.Logger.Info("interface changes are polled for", "err", err)
+	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	if c.cfg.Monitor == nil {
+		c.cfg.Monitor = NewMonitor(c.cfg.Logger)
+		c.wg.Go(func() { _ = c.cfg.Monitor.Run(ctx) }) // it never fails
+	}
+	c.changed = c.cfg.Monitor.Watch(ctx)
+	for _, f := range c.families {
+		c.wg.Go(func() { f.group.receive(out) })
+		if f.own != f.group {
+			c.wg.Go(func() { f.own.receive(out) })
+		}
 	}
 	return out, nil
 }
 
-// listen opens a port, shared unless it is one of our own (0).
-func (c *Conn) listen(network string, port uint16) (net.PacketConn, error) {
-	lc := net.ListenConfig{}
-	if port != 0 {
-		lc.Control = sharePort
+// open opens the sockets of one family.
+func (c *Conn) open(v6 bool) error {
+	network, to := "udp4", c.cfg.Group4
+	if v6 {
+		network, to = "udp6", c.cfg.Group6
 	}
-	p, err := lc.ListenPacket(context.Background(), network, ":"+strconv.Itoa(int(port)))
-	if err == nil {
-		c.raw = append(c.raw, p)
+	f := &family{v6: v6, to: net.UDPAddrFromAddrPort(to), in: map[int][]netip.Prefix{}, refused: map[int]bool{}}
+	var err error
+	if f.group, err = openPort(network, to.Port(), f.to, c.cfg.Hops); err != nil {
+		return err
 	}
-	return p, err
-}
-
-func (c *Conn) open4(port uint16, out chan<- Packet, note func(error)) *ipv4.PacketConn {
-	raw, err := c.listen("udp4", port)
-	if err != nil {
-		note(err)
-		return nil
-	}
-	p := ipv4.NewPacketConn(raw)
-	note(errors.Join(p.SetControlMessage(ipv4.FlagInterface|ipv4.FlagDst, true), p.SetMulticastTTL(c.cfg.Hops), p.SetMulticastLoopback(true)))
-	c.wg.Go(func() {
-		read(out, func(b []byte) (int, int, net.IP, net.Addr, error) {
-			n, cm, src, err := p.ReadFrom(b)
-			if cm == nil {
-				return n, 0, nil, src, err
-			}
-			return n, cm.IfIndex, cm.Dst, src, err
-		})
-	})
-	return p
-}
-
-func (c *Conn) open6(port uint16, out chan<- Packet, note func(error)) *ipv6.PacketConn {
-	raw, err := c.listen("udp6", port)
-	if err != nil {
-		note(err)
-		return nil
-	}
-	p := ipv6.NewPacketConn(raw)
-	note(errors.Join(p.SetControlMessage(ipv6.FlagInterface|ipv6.FlagDst, true), p.SetMulticastHopLimit(c.cfg.Hops), p.SetMulticastLoopback(true)))
-	c.wg.Go(func() {
-		read(out, func(b []byte) (int, int, net.IP, net.Addr, error) {
-			n, cm, src, err := p.ReadFrom(b)
-			if cm == nil {
-				return n, 0, nil, src, err
-			}
-			return n, cm.IfIndex, cm.Dst, src, err
-		})
-	})
-	return p
-}
-
-// read hands packets on until the socket is closed. A protocol that cannot keep up loses
-// packets here, as it would in the system's own queue.
-func read(out chan<- Packet, from func([]byte) (n, iface int, dst net.IP, src net.Addr, err error)) {
-	buf := make([]byte, maxDatagram)
-	for {
-		n, iface, dst, src, err := from(buf)
-		if errors.Is(err, net.ErrClosed) {
-			return
+	f.own = f.group
+	if !c.cfg.OnePort {
+		if f.own, err = openPort(network, 0, f.to, c.cfg.Hops); err != nil {
+			return errors.Join(err, f.group.raw.Close())
 		}
-		udp, ok := src.(*net.UDPAddr)
-		if err != nil || !ok {
-			continue
-		}
-		select {
-		case out <- Packet{Data: slices.Clone(buf[:n]), From: udp.AddrPort(), Iface: iface, Group: dst.IsMulticast()}:
-		default:
-		}
+		c.raw = append(c.raw, f.own.raw)
 	}
+	c.raw, c.families = append(c.raw, f.group.raw), append(c.families, f)
+	return nil
 }
 
 // Close closes the sockets and waits for the readers.
@@ -166,112 +118,118 @@ func (c *Conn) Close() {
 	for _, p := range c.raw {
 		_ = p.Close()
 	}
-	c.watch.stop()
+	if c.cancel != nil {
+		c.cancel()
+	}
 	c.wg.Wait()
 }
 
-// Changed tells that the interfaces may have changed.
-func (c *Conn) Changed() <-chan struct{} { return c.watch.events }
+// Changed tells that the interfaces changed.
+func (c *Conn) Changed() <-chan struct{} { return c.changed }
 
-// Links lists the usable interfaces and joins the group on those that are new.
+// Links lists the usable interfaces and joins the group where it is not joined yet. It asks
+// the monitor, not the system.
 func (c *Conn) Links() map[int]Link {
 	out := map[int]Link{}
-	ifaces, err := net.Interfaces()
-	if err != nil {
-		c.cfg.Logger.Warn("cannot list the network interfaces", "err", err)
-		return out
-	}
-	notYet := tentative()
-	for _, i := range ifaces {
+	for _, i := range c.cfg.Monitor.Interfaces() {
 		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagRunning == 0 || !Wanted(i, c.cfg.Interfaces) {
 			continue
 		}
-		if l := c.describe(i, notYet); len(l.Addrs) > 0 {
-			c.join(i, l)
+		l := Link{Index: i.Index, Name: i.Name, Loopback: i.Flags&net.FlagLoopback != 0}
+		for _, f := range c.families {
+			own := slices.DeleteFunc(slices.Clone(i.Addrs), func(p netip.Prefix) bool { return p.Addr().Is6() != f.v6 })
+			l.Addrs = append(l.Addrs, own...)
+			c.join(f, i, own)
+		}
+		if len(l.Addrs) > 0 {
 			out[i.Index] = l
 		}
 	}
-	for m := range c.in {
-		if _, ok := out[m.iface]; !ok {
-			delete(c.in, m) // gone: join anew when it returns
-		}
+	for _, f := range c.families {
+		f.leave(out)
 	}
 	return out
 }
 
 // Wanted reports whether an interface is used: one that is named, or, where none is
 // named, one that can multicast and is neither loopback nor a tunnel.
-func Wanted(i net.Interface, names []string) bool {
+func Wanted(i Interface, names []string) bool {
 	if len(names) > 0 {
 		return slices.Contains(names, i.Name)
 	}
 	return i.Flags&net.FlagMulticast != 0 && i.Flags&net.FlagLoopback == 0 && i.Flags&net.FlagPointToPoint == 0
 }
 
-func (c *Conn) describe(i net.Interface, notYet map[netip.Addr]bool) Link {
-	l := Link{Index: i.Index, Name: i.Name, Loopback: i.Flags&net.FlagLoopback != 0}
-	addrs, _ := i.Addrs() // an interface that went meanwhile has none
-	for _, a := range addrs {
-		p, err := netip.ParsePrefix(a.String())
-		if err != nil || notYet[p.Addr()] {
-			continue
-		}
-		if p.Addr().Is4() && c.own4 != nil || p.Addr().Is6() && c.own6 != nil {
-			l.Addrs = append(l.Addrs, p)
-		}
+// join joins the group on an interface that has addresses of the family; after each change
+// of them it leaves and joins, so that a switch which passes groups on only where somebody
+// asked for them (RFC 4541) hears that from the address in use.
+func (c *Conn) join(f *family, i Interface, own []netip.Prefix) {
+	before, joined := f.in[i.Index]
+	if slices.Equal(before, own) {
+		return
 	}
-	slices.SortFunc(l.Addrs, netip.Prefix.Compare)
-	return l
+	iface := &net.Interface{Index: i.Index, Name: i.Name}
+	if joined {
+		delete(f.in, i.Index)
+		_ = f.group.leave(iface) // the system may have ended it
+	}
+	if len(own) == 0 {
+		return
+	}
+	err := f.group.join(iface)
+	if err == nil || errors.Is(err, syscall.EADDRINUSE) { // in the group since before
+		f.in[i.Index] = own
+		delete(f.refused, i.Index)
+		return
+	}
+	if !f.refused[i.Index] {
+		c.cfg.Logger.Warn("cannot hear multicast on an interface; it is tried again", "iface", i.Name, "port", f.to.Port, "err", err)
+	}
+	f.refused[i.Index] = true
 }
 
-func (c *Conn) join(i net.Interface, l Link) {
-	for _, v6 := range []bool{false, true} {
-		m := membership{i.Index, v6}
-		if _, ok := l.Source(v6); !ok || c.in[m] {
-			continue
+// leave forgets the interfaces that went, to join anew when they return. The system keeps
+// the membership of one that is gone for good, and allows 20 for a socket.
+func (f *family) leave(there map[int]Link) {
+	for i := range f.in {
+		if _, ok := there[i]; !ok {
+			delete(f.in, i)
+			_ = f.group.leave(&net.Interface{Index: i}) // it may have ended with the interface
 		}
-		var err error
-		switch {
-		case v6 && c.group6 != nil:
-			err = c.group6.JoinGroup(&i, net.UDPAddrFromAddrPort(c.cfg.Group6))
-		case !v6 && c.group4 != nil:
-			err = c.group4.JoinGroup(&i, net.UDPAddrFromAddrPort(c.cfg.Group4))
+	}
+	for i := range f.refused {
+		if _, ok := there[i]; !ok {
+			delete(f.refused, i)
 		}
-		if err != nil && !errors.Is(err, syscall.EADDRINUSE) { // in the group since before
-			c.cfg.Logger.Warn("cannot hear multicast on an interface", "iface", i.Name, "port", c.cfg.Group4.Port(), "err", err)
-			continue
-		}
-		c.in[m] = true
 	}
 }
 
-// Multicast sends to the group on one link, from the link's own address and our own port.
-func (c *Conn) Multicast(l Link, v6 bool, data []byte) error {
-	src, ok := l.Source(v6)
-	switch {
-	case !ok:
-		return nil
-	case v6 && c.own6 != nil:
-		_, err := c.own6.WriteTo(data, &ipv6.ControlMessage{IfIndex: l.Index, Src: src.AsSlice()}, net.UDPAddrFromAddrPort(c.cfg.Group6))
-		return err
-	case !v6 && c.own4 != nil:
-		_, err := c.own4.WriteTo(data, &ipv4.ControlMessage{IfIndex: l.Index, Src: src.AsSlice()}, net.UDPAddrFromAddrPort(c.cfg.Group4))
-		return err
+func (c *Conn) family(v6 bool) *family {
+	for _, f := range c.families {
+		if f.v6 == v6 {
+			return f
+		}
 	}
 	return nil
+}
+
+// Multicast sends to the group on one link, from the link's own address, so that receivers
+// see an on-link source even where the system would choose another.
+func (c *Conn) Multicast(l Link, v6 bool, data []byte) error {
+	src, ok := l.Source(v6)
+	f := c.family(v6)
+	if !ok || f == nil {
+		return nil
+	}
+	return f.own.write(data, l.Index, src, f.to)
 }
 
 // Unicast sends to a host on the link, from the group's port, as one who was asked there.
 func (c *Conn) Unicast(l Link, to netip.AddrPort, data []byte) error {
-	dst := net.UDPAddrFromAddrPort(netip.AddrPortFrom(l.Zoned(to.Addr()), to.Port()))
-	src, _ := l.Toward(to.Addr())
-	switch v6 := !to.Addr().Unmap().Is4(); {
-	case v6 && c.group6 != nil:
-		_, err := c.group6.WriteTo(data, &ipv6.ControlMessage{IfIndex: l.Index, Src: src.AsSlice()}, dst)
-		return err
-	case !v6 && c.group4 != nil:
-		_, err := c.group4.WriteTo(data, &ipv4.ControlMessage{IfIndex: l.Index, Src: src.AsSlice()}, dst)
-		return err
+	f := c.family(!to.Addr().Unmap().Is4())
+	if f == nil {
+		return nil
 	}
-	return nil
+	src, _ := l.Toward(to.Addr())
+	return f.group.write(data, l.Index, src, net.UDPAddrFromAddrPort(netip.AddrPortFrom(l.Zoned(to.Addr()), to.Port())))
 }

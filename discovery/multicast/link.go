@@ -1,10 +1,11 @@
-// Package multicast owns the network below the discovery protocols that are not mDNS:
-// the usable interfaces as they come and go, one group on them in both families, the
-// check that a source is on the link, an allowance for each source, an agenda, and a table
-// that makes one sighting of what is heard on several links.
+// Package multicast owns the network below the discovery protocols: the interfaces of this
+// host and their addresses as they come and go (Monitor, one for the whole process), one
+// group on them in both families (Conn), the check that a source is on the link, an
+// allowance for each source, the one goroutine of a protocol with its agenda (Loop), and a
+// table that makes one sighting of what is heard on several links.
 //
-// Nothing here starts a goroutine before Open; Close returns after all have ended. A Conn,
-// an Agenda, an Allowance and a Table belong to the one goroutine that runs the protocol.
+// Nothing here starts a goroutine before Open or Run; Close and Run return after all have
+// ended. A Conn, an Agenda, an Allowance and a Table belong to the goroutine of their Loop.
 // It refuses nothing by itself but packets above its size: who may be believed is the
 // protocol's business, with Link.OnLink.
 package multicast
@@ -90,9 +91,9 @@ type Packet struct {
 // Network is what a protocol needs of the world; Conn is the real one, tests have another.
 // Its methods are called from one goroutine.
 type Network interface {
-	Open(group bool) (<-chan Packet, error) // group: also hear what is sent to the group
-	Links() map[int]Link                    // the usable interfaces, groups joined
-	Changed() <-chan struct{}               // the interfaces may have changed; nil if the system does not say
+	Open() (<-chan Packet, error)
+	Links() map[int]Link      // the usable interfaces, groups joined
+	Changed() <-chan struct{} // the interfaces changed; asked for after Open
 	Multicast(l Link, v6 bool, data []byte) error
 	Unicast(l Link, to netip.AddrPort, data []byte) error
 	Close() // returns after the readers have ended

@@ -98,7 +98,7 @@ func TestAllowance(t *testing.T) {
 
 func TestTableIsBounded(t *testing.T) {
 	reports := 0
-	x := NewTable()
+	x := NewTable(&Agenda{})
 	x.Report = func(discovery.Sighting) { reports++ }
 	for i := range 10000 {
 		host := netip.AddrFrom4([4]byte{10, 0, byte(i / 50 >> 8), byte(i / 50)})
@@ -107,7 +107,7 @@ func TestTableIsBounded(t *testing.T) {
 	if len(x.things) != maxThings || reports != maxThings {
 		t.Errorf("%d things, %d reports", len(x.things), reports)
 	}
-	y := NewTable()
+	y := NewTable(&Agenda{})
 	y.Report = x.Report
 	for i := range 100 {
 		y.Put(discovery.Sighting{ID: fmt.Sprint(i)}, Way{1, netip.MustParseAddr("10.0.0.1")}, time.Minute)
@@ -122,7 +122,7 @@ func TestTableIsBounded(t *testing.T) {
 func TestHeardAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []discovery.Sighting
-		x := NewTable()
+		x := NewTable(&Agenda{})
 		x.Report = func(s discovery.Sighting) { got = append(got, s) }
 		for range 125 {
 			x.Put(discovery.Sighting{ID: "a", Instance: "A"}, Way{1, netip.MustParseAddr("10.0.0.1")}, time.Hour)
@@ -141,7 +141,7 @@ func TestConnOnLoopback(t *testing.T) {
 			Group4: netip.MustParseAddrPort("239.255.255.250:19000"), Group6: netip.MustParseAddrPort("[ff02::c]:19000"), Hops: 1,
 			Interfaces: []string{"lo"}, Logger: slog.New(slog.DiscardHandler),
 		})
-		in, err := c.Open(true)
+		in, err := c.Open()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +205,7 @@ func TestAgenda(t *testing.T) {
 		}
 		for a.Len() > 0 {
 			time.Sleep(a.Wait())
-			a.Run()
+			a.Run(time.Now())
 		}
 		if fmt.Sprint(got) != "[1 2 3]" || a.Wait() != time.Hour {
 			t.Error(got)

@@ -44,10 +44,13 @@ type thing struct {
 type Table struct {
 	Report func(discovery.Sighting)
 	things map[string]*thing
+	agenda *Agenda
+	next   time.Time // of the next look for what has ended, or zero
 }
 
-// NewTable makes an empty one; Report is set before its first use.
-func NewTable() *Table { return &Table{things: map[string]*thing{}} }
+// NewTable makes an empty one; Report is set before its first use. What has ended is
+// forgotten by the agenda.
+func NewTable(a *Agenda) *Table { return &Table{things: map[string]*thing{}, agenda: a} }
 
 // Room reports whether a thing, perhaps a new one, may be remembered for this host.
 func (t *Table) Room(id string, w Way) bool {
@@ -80,6 +83,7 @@ func (t *Table) Put(s discovery.Sighting, w Way, life time.Duration) {
 	s.Seen = time.Now()
 	x.ways[w] = heard{s, s.Seen.Add(life)}
 	t.show(s.ID)
+	t.expireAt(x.ways[w].until)
 }
 
 // Known returns what was last heard of a thing that way.
@@ -114,16 +118,37 @@ func (t *Table) DropAll(f func(Way) bool) {
 	}
 }
 
-// Expire forgets what was not heard again in time.
-func (t *Table) Expire() {
-	now := time.Now()
+// expireAt puts a look for what has ended on the agenda, unless one comes before that.
+func (t *Table) expireAt(at time.Time) {
+	if !t.next.IsZero() && !at.Before(t.next) {
+		return
+	}
+	t.next = at
+	t.agenda.At(at, func() {
+		if t.next.Equal(at) {
+			t.expire()
+		}
+	})
+}
+
+// expire forgets what was not heard again in time.
+func (t *Table) expire() {
+	now, next := time.Now(), time.Time{}
 	for _, id := range slices.Sorted(maps.Keys(t.things)) {
 		x := t.things[id]
 		n := len(x.ways)
 		maps.DeleteFunc(x.ways, func(_ Way, h heard) bool { return !h.until.After(now) })
+		for _, h := range x.ways {
+			if next.IsZero() || h.until.Before(next) {
+				next = h.until
+			}
+		}
 		if len(x.ways) != n {
 			t.show(id)
 		}
+	}
+	if t.next = (time.Time{}); !next.IsZero() {
+		t.expireAt(next)
 	}
 }
 

@@ -75,7 +75,7 @@ func (n *Net) Sent(since time.Time) []Sent {
 }
 
 // Open implements multicast.Network.
-func (n *Net) Open(bool) (<-chan multicast.Packet, error) { return n.in, nil }
+func (n *Net) Open() (<-chan multicast.Packet, error) { return n.in, nil }
 
 // Close implements multicast.Network.
 func (n *Net) Close() {}

@@ -23,32 +23,20 @@ type words struct {
 const life = time.Minute
 
 func (w words) Run(ctx context.Context, report func(discovery.Sighting)) error {
-	in, err := w.net.Open(true)
-	if err != nil {
-		return err
-	}
-	defer w.net.Close()
-	table := multicast.NewTable()
+	loop := multicast.NewLoop(w.net)
+	table := multicast.NewTable(&loop.Agenda)
 	table.Report = report
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			table.Expire()
-		case p := <-in:
-			way := multicast.Way{Iface: p.Iface, Host: p.From.Addr()}
-			if name, ok := strings.CutPrefix(string(p.Data), "here "); ok {
-				s := discovery.Sighting{Source: "words", ID: p.From.String(), Kind: "word", Instance: name}
-				s.Addrs = append(s.Addrs, p.From)
-				table.Put(s, way, life)
-			} else if string(p.Data) == "gone" {
-				table.Drop(p.From.String(), func(x multicast.Way) bool { return x == way })
-			}
+	receive := func(_ multicast.Link, p multicast.Packet) {
+		way := multicast.Way{Iface: p.Iface, Host: p.From.Addr()}
+		if name, ok := strings.CutPrefix(string(p.Data), "here "); ok {
+			s := discovery.Sighting{Source: "words", ID: p.From.String(), Kind: "word", Instance: name}
+			s.Addrs = append(s.Addrs, p.From)
+			table.Put(s, way, life)
+		} else if string(p.Data) == "gone" {
+			table.Drop(p.From.String(), func(x multicast.Way) bool { return x == way })
 		}
 	}
+	return loop.Run(ctx, multicast.Handler{Receive: receive, Relink: func(multicast.Change) {}, Tidy: func() {}})
 }
 
 // The suite passes a source that is right, so that it can be passed at all.

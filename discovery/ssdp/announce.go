@@ -91,7 +91,7 @@ func (s *Source) notify(l multicast.Link, text func(location string, n named) st
 		}
 		for _, n := range s.targets() {
 			data := strings.Replace(text(s.location(src), n), "%HOST%", host, 1)
-			if err := s.net.Multicast(l, v6, []byte(data)); err != nil {
+			if err := s.loop.Net.Multicast(l, v6, []byte(data)); err != nil {
 				s.log.Debug("SSDP send failed", "iface", l.Name, "err", err)
 			}
 		}
@@ -109,7 +109,7 @@ func (s *Source) alive() {
 		if s.device == nil || s.boot != boot || s.config != config {
 			return // something newer is being said
 		}
-		for _, l := range s.links {
+		for _, l := range s.loop.Links {
 			s.notify(l, func(location string, n named) string {
 				return fmt.Sprintf("%sCACHE-CONTROL: max-age=%d\r\nLOCATION: %s\r\nNT: %s\r\nNTS: ssdp:alive\r\nSERVER: %s\r\nUSN: %s\r\nBOOTID.UPNP.ORG: %d\r\nCONFIGID.UPNP.ORG: %d\r\n\r\n",
 					notifyHead, int(maxAge.Seconds()), location, n.target, server, n.usn, boot, config)
@@ -117,13 +117,13 @@ func (s *Source) alive() {
 		}
 	}
 	say()
-	s.agenda.After(secondAlive, say)
-	s.agenda.After(thirdAlive, say)
+	s.loop.After(secondAlive, say)
+	s.loop.After(thirdAlive, say)
 }
 
 // repeatAlive announces again and again, for as long as Run lives.
 func (s *Source) repeatAlive() {
-	s.agenda.After(multicast.Jitter(soonestAgain, latestAgain), func() {
+	s.loop.After(multicast.Jitter(soonestAgain, latestAgain), func() {
 		if s.device != nil {
 			s.alive()
 		}
@@ -138,7 +138,7 @@ func (s *Source) byebye() {
 		return
 	}
 	for range 2 {
-		for _, l := range s.links {
+		for _, l := range s.loop.Links {
 			s.notify(l, func(_ string, n named) string {
 				return fmt.Sprintf("%sNT: %s\r\nNTS: ssdp:byebye\r\nUSN: %s\r\nBOOTID.UPNP.ORG: %d\r\nCONFIGID.UPNP.ORG: %d\r\n\r\n",
 					notifyHead, n.target, n.usn, s.boot, s.config)
@@ -171,12 +171,12 @@ func (s *Source) asked(l multicast.Link, p multicast.Packet, m message) {
 	for range due {
 		n := due[*turn%len(due)]
 		data := s.answer(n, src)
-		if s.agenda.Len() > maxPending || !s.allowance.Spend(p.From.Addr(), len(data)) { // check: three times the query
+		if s.loop.Len() > maxPending || !s.allowance.Spend(p.From.Addr(), len(data)) { // check: three times the query
 			return
 		}
 		*turn++
-		s.agenda.After(multicast.Jitter(0, wait), func() {
-			if err := s.net.Unicast(l, p.From, data); err != nil {
+		s.loop.After(multicast.Jitter(0, wait), func() {
+			if err := s.loop.Net.Unicast(l, p.From, data); err != nil {
 				s.log.Debug("SSDP answer failed", "to", p.From, "err", err)
 			}
 		})

@@ -34,27 +34,20 @@ type fact struct {
 	failed                 time.Time // when the description could not be had, else zero
 }
 
-func (s *Source) searchForever() {
-	s.agenda.After(searchAgain, func() {
-		s.ask(s.links)
-		s.searchForever()
-	})
-}
-
 // search asks for root devices on some links, several times.
 func (s *Source) search(links []multicast.Link) {
 	ask := func() {
 		now := map[int]multicast.Link{}
 		for _, l := range links {
-			if k, ok := s.links[l.Index]; ok {
+			if k, ok := s.loop.Links[l.Index]; ok {
 				now[l.Index] = k
 			}
 		}
 		s.ask(now)
 	}
 	ask()
-	s.agenda.After(secondSearch, ask)
-	s.agenda.After(thirdSearch, ask)
+	s.loop.After(secondSearch, ask)
+	s.loop.After(thirdSearch, ask)
 }
 
 func (s *Source) ask(links map[int]multicast.Link) {
@@ -69,7 +62,7 @@ func (s *Source) ask(links map[int]multicast.Link) {
 			}
 			data := "M-SEARCH * HTTP/1.1\r\nHOST: " + host + "\r\nMAN: \"ssdp:discover\"\r\nMX: " + mx + "\r\nST: " + rootDevice +
 				"\r\nUSER-AGENT: " + server + "\r\n\r\n"
-			if err := s.net.Multicast(l, v6, []byte(data)); err != nil {
+			if err := s.loop.Net.Multicast(l, v6, []byte(data)); err != nil {
 				s.log.Debug("SSDP search failed", "iface", l.Name, "err", err)
 			}
 		}
@@ -115,7 +108,7 @@ func (s *Source) present(o origin, root bool, m message) {
 		}
 	}
 	u, addr, err := target(now.location, o.way.Host)
-	if err != nil || s.fetching >= maxFetches || s.askingOf(o.way.Host) >= maxFetchesPerHost || !s.allowance.Dear(o.way.Host) {
+	if err != nil || s.fetching >= maxFetches || !known && len(s.facts) >= maxFacts || s.askingOf(o.way.Host) >= maxFetchesPerHost || !s.allowance.Dear(o.way.Host) {
 		return // it will speak again
 	}
 	now.asking = true
@@ -128,10 +121,7 @@ func (s *Source) present(o origin, root bool, m message) {
 		if err == nil {
 			d, err = parseDescription(data)
 		}
-		select {
-		case s.work <- func() { s.described(o, now, addr, d, err, m.age()) }:
-		case <-ctx.Done():
-		}
+		s.loop.Do(func() { s.described(o, now, addr, d, err, m.age()) })
 	})
 }
 

@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,14 +34,10 @@ const (
 	server = "Linux/0 UPnP/2.0 Hallway/1"
 	// hops: section 1.1.2 asks for a TTL of 2; FF02::C never leaves the link.
 	hops = 2
-	// tickEvery: expiry, and a look at the interfaces where the system does not tell.
-	tickEvery = time.Second
-	// lookTicks: how many ticks pass between looks where the system does tell.
-	lookTicks = 5
-	// settle: a change of interfaces comes as a burst of events.
-	settle = 20 * time.Millisecond
 	// maxPending bounds answers that wait for their moment; more is a flood.
 	maxPending = 512
+	// maxFacts bounds what is remembered of where descriptions are.
+	maxFacts = 1024
 )
 
 // Config of a Source; the zero value uses every usable interface and both families.
@@ -51,7 +48,8 @@ type Config struct {
 	// NextBoot returns BOOTID.UPNP.ORG: greater at each call, also after a restart, below
 	// 2^31. Nil takes the time in seconds, which a clock that starts in 1970 breaks.
 	NextBoot func() (uint32, error)
-	Logger   *slog.Logger // nil discards
+	Monitor  *multicast.Monitor // of the interfaces, run by its owner; nil means one of its own
+	Logger   *slog.Logger       // nil discards
 
 	// Tests put a network in memory here.
 	network multicast.Network
@@ -63,20 +61,14 @@ type Config struct {
 type Source struct {
 	cfg  Config
 	log  *slog.Logger
-	net  multicast.Network
-	work chan func()
-	done chan struct{}
+	loop *multicast.Loop // and Do for all
 
 	doc   atomic.Pointer[[]byte]                 // what is served now
 	known atomic.Pointer[map[int]multicast.Link] // for the server
 
 	// All below is owned by Run.
-	agenda    multicast.Agenda
 	allowance *multicast.Allowance
 	table     *multicast.Table
-	links     map[int]multicast.Link
-	ticks     int
-	looking   bool
 	device    *Device // nil: nothing is announced
 	boot      uint32
 	config    uint32
@@ -95,7 +87,7 @@ func New(cfg Config) *Source {
 	if cfg.network == nil {
 		cfg.network = multicast.New(multicast.Config{
 			Group4: netip.MustParseAddrPort("239.255.255.250:1900"), Group6: netip.MustParseAddrPort("[ff02::c]:1900"), Hops: hops,
-			Interfaces: cfg.Interfaces, NoIPv4: cfg.NoIPv4, NoIPv6: cfg.NoIPv6, Logger: cfg.Logger,
+			Interfaces: cfg.Interfaces, NoIPv4: cfg.NoIPv4, NoIPv6: cfg.NoIPv6, Monitor: cfg.Monitor, Logger: cfg.Logger,
 		})
 	}
 	if cfg.listen == nil {
@@ -107,64 +99,36 @@ func New(cfg Config) *Source {
 	if cfg.NextBoot == nil {
 		cfg.NextBoot = func() (uint32, error) { return uint32(time.Now().Unix() & 0x7fffffff), nil } //nolint:gosec // 31 bits
 	}
+	loop := multicast.NewLoop(cfg.network)
 	s := &Source{
-		cfg: cfg, log: cfg.Logger, net: cfg.network, work: make(chan func(), 16), done: make(chan struct{}),
-		allowance: multicast.NewAllowance(), table: multicast.NewTable(), links: map[int]multicast.Link{}, facts: map[origin]fact{},
+		cfg: cfg, log: cfg.Logger, loop: loop,
+		allowance: multicast.NewAllowance(), table: multicast.NewTable(&loop.Agenda), facts: map[origin]fact{},
 	}
-	s.known.Store(&s.links)
+	s.known.Store(&map[int]multicast.Link{})
 	return s
 }
 
 // Announce makes this node known as d, from the start of Run on, in place of what was said
 // before. Nil takes it back.
-func (s *Source) Announce(d *Device) {
-	select {
-	case s.work <- func() { s.become(d) }:
-	case <-s.done:
-	}
-}
+func (s *Source) Announce(d *Device) { s.loop.Do(func() { s.become(d) }) }
 
 // Run announces, answers and listens until ctx ends; then it says goodbye and returns
 // after all that it started has ended. It calls report from its own goroutine. An error
 // means that port 1900 cannot be had in either family. It satisfies discovery.Source;
 // call it once.
 func (s *Source) Run(ctx context.Context, report func(discovery.Sighting)) error {
-	defer close(s.done)
-	packets, err := s.net.Open(true)
-	if err != nil {
-		return err
-	}
-	defer s.net.Close()
 	s.table.Report = report
 	inner, cancel := context.WithCancel(ctx)
 	s.spawn = func(f func(context.Context)) { s.wg.Go(func() { f(inner) }) }
 	defer s.wg.Wait()
 	defer cancel()
-	if err := s.startServer(inner); err != nil {
-		return err
+	begin := func() error {
+		s.nextBoot()
+		s.loop.Every(searchAgain, func() { s.ask(s.loop.Links) })
+		s.repeatAlive()
+		return s.startServer(inner)
 	}
-	s.nextBoot()
-	s.tick()
-	s.searchForever()
-	s.repeatAlive()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		timer.Reset(s.agenda.Wait())
-		select {
-		case <-ctx.Done():
-			s.byebye()
-			return nil
-		case f := <-s.work:
-			f()
-		case p := <-packets:
-			s.receive(p)
-		case <-s.net.Changed():
-			s.lookSoon()
-		case <-timer.C:
-			s.agenda.Run()
-		}
-	}
+	return s.loop.Run(ctx, multicast.Handler{Begin: begin, Receive: s.receive, Relink: s.relink, Tidy: s.tidy, End: s.byebye})
 }
 
 func (s *Source) startServer(ctx context.Context) error {
@@ -190,67 +154,40 @@ func (s *Source) startServer(ctx context.Context) error {
 	return nil
 }
 
-// tick keeps house.
-func (s *Source) tick() {
-	if s.net.Changed() == nil || s.ticks%lookTicks == 0 {
-		s.look()
+// relink takes other links. One that is new, or has other addresses, begins a new boot (UDA
+// 2.0 section 1.2.4) and is searched on; what was heard on a lost one is forgotten.
+func (s *Source) relink(c multicast.Change) {
+	for _, l := range c.Lost {
+		s.table.DropAll(func(w multicast.Way) bool { return w.Iface == l.Index })
 	}
-	s.ticks++
-	s.table.Expire()
-	s.allowance.Prune()
-	s.forgetFacts()
-	s.agenda.After(tickEvery, s.tick)
-}
-
-func (s *Source) lookSoon() {
-	if s.looking {
-		return
-	}
-	s.looking = true
-	s.agenda.After(settle, func() {
-		s.looking = false
-		s.look()
-	})
-}
-
-// look compares the interfaces with the last time. One that is new, or has other
-// addresses, begins a new boot (UDA 2.0 section 1.2.4) and is searched on; what was heard
-// on a lost one is forgotten.
-func (s *Source) look() {
-	now := s.net.Links()
-	var kept, fresh []multicast.Link
-	for i, l := range now {
-		if old, ok := s.links[i]; ok && old.Equal(l) {
-			kept = append(kept, l)
-		} else {
-			fresh = append(fresh, l)
-			s.log.Info("SSDP uses an interface", "iface", l.Name, "addrs", l.Addrs)
-		}
-	}
-	lost := false
-	for i, old := range s.links {
-		if l, ok := now[i]; !ok || l.Name != old.Name {
-			lost = true
-			s.table.DropAll(func(w multicast.Way) bool { return w.Iface == i })
-		}
-	}
-	if len(fresh) == 0 && !lost {
-		return
-	}
-	s.links = now
-	s.known.Store(&now)
+	links := s.loop.Links
+	s.known.Store(&links)
+	fresh := append(c.New, c.Changed...)
 	if len(fresh) == 0 {
 		return
+	}
+	var kept []multicast.Link
+	for _, l := range links {
+		if !slices.ContainsFunc(fresh, func(x multicast.Link) bool { return x.Index == l.Index }) {
+			kept = append(kept, l)
+		}
+	}
+	for _, l := range fresh {
+		s.log.Info("SSDP uses an interface", "iface", l.Name, "addrs", l.Addrs)
 	}
 	s.reboot(kept)
 	s.search(fresh)
 }
 
+func (s *Source) tidy() {
+	s.allowance.Prune()
+	s.forgetFacts()
+}
+
 // receive takes one packet. One from off the link, above the limits, or that does not
 // parse, changes nothing.
-func (s *Source) receive(p multicast.Packet) {
-	l, ok := s.links[p.Iface]
-	if !ok || !l.OnLink(p.From.Addr()) { // check: on-link source
+func (s *Source) receive(l multicast.Link, p multicast.Packet) {
+	if !l.OnLink(p.From.Addr()) { // check: on-link source
 		return
 	}
 	if !s.allowance.Hear(p.From.Addr()) {

@@ -11,6 +11,7 @@ package wsd
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -33,9 +34,6 @@ const (
 	life = 3*probeAgain + 10*time.Second
 	// maxProbes whose answers are still taken: those of the last rounds.
 	maxProbes = 8
-	tickEvery = time.Second
-	lookTicks = 5
-	settle    = 20 * time.Millisecond
 )
 
 // Config of a Source; the zero value uses every usable interface and both families.
@@ -43,7 +41,8 @@ type Config struct {
 	Interfaces []string // names; empty means all that are up and can multicast, without loopback
 	NoIPv4     bool
 	NoIPv6     bool
-	Logger     *slog.Logger // nil discards
+	Monitor    *multicast.Monitor // of the interfaces, run by its owner; nil means one of its own
+	Logger     *slog.Logger       // nil discards
 
 	network multicast.Network // tests put a network in memory here
 }
@@ -51,15 +50,11 @@ type Config struct {
 // Source probes and listens. Make it with New, start it with Run.
 type Source struct {
 	log *slog.Logger
-	net multicast.Network
 
 	// All below is owned by Run.
-	agenda    multicast.Agenda
+	loop      *multicast.Loop
 	allowance *multicast.Allowance
 	table     *multicast.Table
-	links     map[int]multicast.Link
-	ticks     int
-	looking   bool
 	probes    []string // the last MessageIDs
 }
 
@@ -71,97 +66,37 @@ func New(cfg Config) *Source {
 	if cfg.network == nil {
 		cfg.network = multicast.New(multicast.Config{
 			Group4: netip.MustParseAddrPort("239.255.255.250:3702"), Group6: netip.MustParseAddrPort("[ff02::c]:3702"), Hops: hops,
-			Interfaces: cfg.Interfaces, NoIPv4: cfg.NoIPv4, NoIPv6: cfg.NoIPv6, Logger: cfg.Logger,
+			Interfaces: cfg.Interfaces, NoIPv4: cfg.NoIPv4, NoIPv6: cfg.NoIPv6, Monitor: cfg.Monitor, Logger: cfg.Logger,
 		})
 	}
-	return &Source{
-		log: cfg.Logger, net: cfg.network, allowance: multicast.NewAllowance(), table: multicast.NewTable(), links: map[int]multicast.Link{},
-	}
+	loop := multicast.NewLoop(cfg.network)
+	return &Source{log: cfg.Logger, loop: loop, allowance: multicast.NewAllowance(), table: multicast.NewTable(&loop.Agenda)}
 }
 
 // Run probes and listens until ctx ends and returns after its readers have ended. It calls
 // report from its own goroutine. An error means that port 3702 cannot be had in either
 // family. It satisfies discovery.Source; call it once.
 func (s *Source) Run(ctx context.Context, report func(discovery.Sighting)) error {
-	packets, err := s.net.Open(true)
-	if err != nil {
-		return err
-	}
-	defer s.net.Close()
 	s.table.Report = report
-	s.tick()
-	s.probeForever()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		timer.Reset(s.agenda.Wait())
-		select {
-		case <-ctx.Done():
-			return nil
-		case p := <-packets:
-			s.receive(p)
-		case <-s.net.Changed():
-			s.lookSoon()
-		case <-timer.C:
-			s.agenda.Run()
-		}
-	}
+	s.loop.Every(probeAgain, func() { s.probe(slices.Collect(maps.Keys(s.loop.Links))) })
+	return s.loop.Run(ctx, multicast.Handler{Receive: s.receive, Relink: s.relink, Tidy: s.allowance.Prune})
 }
 
-// tick keeps house.
-func (s *Source) tick() {
-	if s.net.Changed() == nil || s.ticks%lookTicks == 0 {
-		s.look()
-	}
-	s.ticks++
-	s.table.Expire()
-	s.allowance.Prune()
-	s.agenda.After(tickEvery, s.tick)
-}
-
-func (s *Source) lookSoon() {
-	if s.looking {
-		return
-	}
-	s.looking = true
-	s.agenda.After(settle, func() {
-		s.looking = false
-		s.look()
-	})
-}
-
-// look compares the interfaces with the last time: one that is new is probed on at once,
-// what was heard on a lost one is forgotten.
-func (s *Source) look() {
-	now := s.net.Links()
+// relink probes at once on a link that is new or has other addresses; what was heard on a
+// lost one is forgotten.
+func (s *Source) relink(c multicast.Change) {
 	var fresh []int
-	for i, l := range now {
-		if old, ok := s.links[i]; !ok || !old.Equal(l) {
-			fresh = append(fresh, i)
-		}
+	for _, l := range append(c.New, c.Changed...) {
+		fresh = append(fresh, l.Index)
 	}
-	for i, old := range s.links {
-		if l, ok := now[i]; !ok || l.Name != old.Name {
-			s.table.DropAll(func(w multicast.Way) bool { return w.Iface == i })
-		}
+	for _, l := range c.Lost {
+		s.table.DropAll(func(w multicast.Way) bool { return w.Iface == l.Index })
 	}
-	s.links = now
 	if len(fresh) > 0 {
 		s.probe(fresh)
-		s.agenda.After(secondProbe, func() { s.probe(fresh) })
-		s.agenda.After(thirdProbe, func() { s.probe(fresh) })
+		s.loop.After(secondProbe, func() { s.probe(fresh) })
+		s.loop.After(thirdProbe, func() { s.probe(fresh) })
 	}
-}
-
-func (s *Source) probeForever() {
-	s.agenda.After(probeAgain, func() {
-		var all []int
-		for i := range s.links {
-			all = append(all, i)
-		}
-		s.probe(all)
-		s.probeForever()
-	})
 }
 
 // probe asks on some links, with one MessageID for all.
@@ -171,11 +106,11 @@ func (s *Source) probe(links []int) {
 	data := probe(id)
 	for _, i := range links {
 		for _, v6 := range []bool{false, true} {
-			l, ok := s.links[i]
+			l, ok := s.loop.Links[i]
 			if _, has := l.Source(v6); !ok || !has {
 				continue
 			}
-			if err := s.net.Multicast(l, v6, data); err != nil {
+			if err := s.loop.Net.Multicast(l, v6, data); err != nil {
 				s.log.Debug("WS-Discovery probe failed", "iface", l.Name, "err", err)
 			}
 		}
@@ -184,9 +119,8 @@ func (s *Source) probe(links []int) {
 
 // receive takes one packet. One from off the link, above the limits, or that does not
 // parse, changes nothing.
-func (s *Source) receive(p multicast.Packet) {
-	l, ok := s.links[p.Iface]
-	if !ok || !l.OnLink(p.From.Addr()) { // check: on-link source
+func (s *Source) receive(l multicast.Link, p multicast.Packet) {
+	if !l.OnLink(p.From.Addr()) { // check: on-link source
 		return
 	}
 	if !s.allowance.Hear(p.From.Addr()) {

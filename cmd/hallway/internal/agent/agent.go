@@ -27,6 +27,7 @@ import (
 	"github.com/hallway-home/hallway/devices/trust"
 	"github.com/hallway-home/hallway/discovery"
 	"github.com/hallway-home/hallway/discovery/mdns"
+	"github.com/hallway-home/hallway/discovery/multicast"
 	"github.com/hallway-home/hallway/discovery/ssdp"
 	"github.com/hallway-home/hallway/discovery/wsd"
 	"github.com/hallway-home/hallway/profiles"
@@ -58,6 +59,7 @@ type Agent struct {
 	mesh    *overlay.Mesh
 	listen  netip.AddrPort
 	dir     *devices.Directory
+	monitor *multicast.Monitor
 	mdns    *mdns.Engine
 	ssdp    *ssdp.Source
 	wsd     *wsd.Source
@@ -70,8 +72,8 @@ type Agent struct {
 	invited bool            // the window is an invitation by this owner
 	pair    api.PairState
 	subs    map[chan api.Event]struct{}
-	joining sync.Mutex // one joining at a time
-
+	joining sync.Mutex    // one joining at a time
+	opened  chan struct{} // a window was opened
 }
 
 // gcPercent keeps the heap of an idle agent near what is alive in it: a small machine has
@@ -94,7 +96,7 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	a = &Agent{cfg: cfg, opt: opt, log: opt.Logger, since: time.Now(), subs: map[chan api.Event]struct{}{}, pair: api.PairState{State: "closed"}}
+	a = &Agent{cfg: cfg, opt: opt, log: opt.Logger, since: time.Now(), subs: map[chan api.Event]struct{}{}, opened: make(chan struct{}, 1), pair: api.PairState{State: "closed"}}
 	if a.profile, err = cfg.Profile(); err != nil {
 		return nil, err
 	}
@@ -171,6 +173,7 @@ func (a *Agent) run(ctx context.Context) error {
 	base, bctx := errgroup.WithContext(outer)
 	start := func(f func(context.Context) error) { base.Go(func() error { return f(bctx) }) }
 	start(a.dir.Run)
+	start(a.monitor.Run)
 	start(a.mesh.Run)
 	start(a.discover)
 	start(a.followRoster)

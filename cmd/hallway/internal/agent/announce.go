@@ -15,9 +15,8 @@ import (
 	"github.com/hallway-home/hallway/discovery/mdns"
 )
 
-// lookEvery: how often this node looks at its own addresses and windows (A13: a fresh
-// contact within 5 s of a new address).
-const lookEvery = time.Second
+// publishAgain: a record that could not be stored is tried again.
+const publishAgain = 5 * time.Second
 
 // service is what this node announces now.
 func (a *Agent) service() mdns.Service {
@@ -39,42 +38,55 @@ func (a *Agent) service() mdns.Service {
 	}
 }
 
-// keepAnnounced browses, announces this node, and announces it anew when it changed.
+// keepAnnounced browses, announces this node, and announces it anew when it changed: when
+// the roster did, or a window opened or closed.
 func (a *Agent) keepAnnounced(ctx context.Context) error {
+	changed := a.roster.Watch(ctx)
 	a.mdns.Browse(append([]string{discovery.Type}, discovery.ForeignTypes()...)...)
 	now := a.service()
 	reg := a.mdns.Announce(now)
 	var app *mdns.Registration // while this node belongs to a home
-	tick := time.NewTicker(lookEvery / 2)
-	defer tick.Stop()
 	for {
+		switch r := a.roster.Roster(); {
+		case app == nil && r.Has(a.self):
+			app = a.mdns.ShareHost(r.Home.AppHost())
+		case app != nil && !r.Has(a.self):
+			app.Close()
+			app = nil
+		}
+		shut, end := a.windowEnd()
+		if s := a.service(); !reflect.DeepEqual(s, now) {
+			now = s
+			reg.Update(s)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
-			if s := a.service(); !reflect.DeepEqual(s, now) {
-				now = s
-				reg.Update(s)
-			}
-			switch r := a.roster.Roster(); {
-			case app == nil && r.Has(a.self):
-				app = a.mdns.ShareHost(r.Home.AppHost())
-			case app != nil && !r.Has(a.self):
-				app.Close()
-				app = nil
-			}
+		case <-changed:
+		case <-a.opened:
+		case <-shut:
+		case <-end:
 		}
 	}
+}
+
+// windowEnd tells when the window that is open now ends, by somebody's act or by time.
+func (a *Agent) windowEnd() (shut <-chan struct{}, end <-chan time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.window == nil || a.window.Err() != nil {
+		return nil, nil
+	}
+	return a.window.Done(), time.After(time.Until(a.window.Until()))
 }
 
 // keepOwnRecord publishes what this device can do and where it is, whenever that
 // changes: at the start, when it joins, and when an address comes or goes.
 func (a *Agent) keepOwnRecord(ctx context.Context) error {
-	changed := a.roster.Watch(ctx)
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
+	changed, moved := a.roster.Watch(ctx), a.monitor.Watch(ctx)
 	var published *devices.DeviceRecord
 	for {
+		var again <-chan time.Time
 		if a.roster.Roster().Has(a.self) {
 			now := a.ownRecord()
 			if published == nil {
@@ -86,6 +98,7 @@ func (a *Agent) keepOwnRecord(ctx context.Context) error {
 			if published == nil || !reflect.DeepEqual(*published, now) {
 				if err := a.mesh.Publish(records.KindDevice, now); err != nil {
 					a.log.Error("cannot publish what this device is", "err", err)
+					again = time.After(publishAgain)
 				} else {
 					published = &now
 				}
@@ -95,7 +108,8 @@ func (a *Agent) keepOwnRecord(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-		case <-tick.C:
+		case <-moved:
+		case <-again:
 		}
 	}
 }
@@ -129,12 +143,8 @@ func (a *Agent) addresses() []netip.AddrPort {
 	if ip := a.listen.Addr(); ip.IsValid() && !ip.IsUnspecified() {
 		return []netip.AddrPort{a.listen}
 	}
-	ifaces, err := net.Interfaces()
-	if err != nil {
-		return nil
-	}
 	var out []netip.AddrPort
-	for _, i := range ifaces {
+	for _, i := range a.monitor.Interfaces() {
 		wanted := i.Flags&net.FlagLoopback == 0
 		if len(a.cfg.Interfaces) > 0 {
 			wanted = slices.Contains(a.cfg.Interfaces, i.Name)
@@ -142,13 +152,9 @@ func (a *Agent) addresses() []netip.AddrPort {
 		if i.Flags&net.FlagUp == 0 || !wanted {
 			continue
 		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, x := range addrs {
-			if p, err := netip.ParsePrefix(x.String()); err == nil && !p.Addr().IsLinkLocalUnicast() {
-				out = append(out, netip.AddrPortFrom(p.Addr().Unmap(), a.listen.Port()))
+		for _, p := range i.Addrs {
+			if !p.Addr().IsLinkLocalUnicast() {
+				out = append(out, netip.AddrPortFrom(p.Addr(), a.listen.Port()))
 			}
 		}
 	}

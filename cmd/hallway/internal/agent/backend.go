@@ -81,6 +81,10 @@ func (a *Agent) openWindow(secret string, minutes int, invited bool) (*pairing.W
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.window, a.invited = w, invited
+	select {
+	case a.opened <- struct{}{}:
+	default:
+	}
 	return w, nil
 }
 

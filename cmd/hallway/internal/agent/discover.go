@@ -9,6 +9,7 @@ import (
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/discovery"
 	"github.com/hallway-home/hallway/discovery/mdns"
+	"github.com/hallway-home/hallway/discovery/multicast"
 	"github.com/hallway-home/hallway/discovery/ssdp"
 	"github.com/hallway-home/hallway/discovery/wsd"
 )
@@ -17,9 +18,10 @@ import (
 const appPort = "8443"
 
 func (a *Agent) openDiscovery() {
-	a.mdns = mdns.New(mdns.Config{Interfaces: a.cfg.Interfaces, Logger: a.log})
-	a.ssdp = ssdp.New(ssdp.Config{Interfaces: a.cfg.Interfaces, NextBoot: a.nextBoot, Logger: a.log})
-	a.wsd = wsd.New(wsd.Config{Interfaces: a.cfg.Interfaces, Logger: a.log})
+	a.monitor = multicast.NewMonitor(a.log)
+	a.mdns = mdns.New(mdns.Config{Interfaces: a.cfg.Interfaces, Monitor: a.monitor, Logger: a.log})
+	a.ssdp = ssdp.New(ssdp.Config{Interfaces: a.cfg.Interfaces, Monitor: a.monitor, NextBoot: a.nextBoot, Logger: a.log})
+	a.wsd = wsd.New(wsd.Config{Interfaces: a.cfg.Interfaces, Monitor: a.monitor, Logger: a.log})
 }
 
 // nextBoot counts the starts that UPnP control points are told of, over restarts.

@@ -2,29 +2,22 @@ package agent
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"slices"
-	"time"
 )
-
-// moveCheck: how often this node looks whether its addresses changed, so that running
-// calls and flows are moved within a second.
-const moveCheck = lookEvery / 2
 
 // followAddresses tells overlay and media when this node's addresses changed: what stood
 // on one that is gone is dead, and nothing else says so.
 func (a *Agent) followAddresses(ctx context.Context) error {
-	tick := time.NewTicker(moveCheck)
-	defer tick.Stop()
-	before := hostAddrs()
+	changed := a.monitor.Watch(ctx)
+	before := a.hostAddrs()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-changed:
 		}
-		now := hostAddrs()
+		now := a.hostAddrs()
 		if slices.Equal(before, now) {
 			continue
 		}
@@ -36,15 +29,11 @@ func (a *Agent) followAddresses(ctx context.Context) error {
 }
 
 // hostAddrs lists all addresses of this host, link-local ones too, sorted.
-func hostAddrs() []netip.Addr {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
+func (a *Agent) hostAddrs() []netip.Addr {
 	var out []netip.Addr
-	for _, x := range addrs {
-		if p, err := netip.ParsePrefix(x.String()); err == nil {
-			out = append(out, p.Addr().Unmap())
+	for _, i := range a.monitor.Interfaces() {
+		for _, p := range i.Addrs {
+			out = append(out, p.Addr())
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)

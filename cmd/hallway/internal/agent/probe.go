@@ -176,17 +176,9 @@ func (a *Agent) sightedAs(id devices.NodeID, c *doctor.Callee) {
 
 // near reports whether one of the addresses is on a network of this node.
 func (a *Agent) near(addrs []netip.AddrPort) bool {
-	own, err := net.InterfaceAddrs()
-	if err != nil {
-		return true // unknown is no reason to doubt
-	}
-	for _, o := range own {
-		p, err := netip.ParsePrefix(o.String())
-		if err != nil {
-			continue
-		}
-		for _, x := range addrs {
-			if p.Masked().Contains(x.Addr().Unmap().WithZone("")) {
+	for _, i := range a.monitor.Interfaces() {
+		for _, p := range i.Addrs {
+			if slices.ContainsFunc(addrs, func(x netip.AddrPort) bool { return p.Masked().Contains(x.Addr().Unmap().WithZone("")) }) {
 				return true
 			}
 		}

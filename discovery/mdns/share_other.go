@@ -1,8 +1,0 @@
-//go:build !unix
-
-package mdns
-
-import "syscall"
-
-// sharePort does nothing here: Hallway ships for Linux.
-func sharePort(_, _ string, _ syscall.RawConn) error { return nil }
