@@ -123,10 +123,10 @@ func (p Program) step(r *rand.Rand) []Step {
 		return []Step{one(OpWeather, 1+r.IntN(200), r.IntN(20))}
 	case 18:
 		return []Step{one(OpForge, any, r.IntN(forgeries))}
-	case 19, 20: // an owner who does not hear that it was removed
-		o := 1 + r.IntN(p.Owners-1)
+	case 19, 20: // an owner who does not hear that it was removed, and one who carries on what it does
+		o, carrier := 1+r.IntN(p.Owners-1), 1+r.IntN(p.Nodes-2)
 		last := one([]Op{OpAdmit, OpRename, OpRemove}[r.IntN(3)], o, any)
-		return []Step{one(OpCut, 0, 1<<o), one(OpRoom, 0, 0), one(OpRemove, 0, o), last, one(OpRoom, o, 0), one(OpHeal, 0, 0)}
+		return []Step{one(OpCut, 0, 1<<o|1<<carrier), one(OpRoom, 0, 0), one(OpRemove, 0, o), last, one(OpRoom, o, 0), one(OpHeal, 0, 0)}
 	case 22: // a member that contradicts itself
 		return []Step{one(OpForge, any, 3), one(OpForge, r.IntN(p.Nodes), 3)}
 	default:
