@@ -158,18 +158,23 @@ func (w *World) checkBeside(n *node, held []trust.Hash) error {
 		return nil
 	}
 	heads, err := w.model.standsFor(base)
+	atOnce := was != nil && base.Number <= was.Number
 	for _, h := range heads {
-		if _, ok := before[h]; !ok {
+		if _, ok := before[h]; !ok && !atOnce {
 			return err // it was behind, and cannot tell
 		}
 	}
-	named := map[trust.Hash]bool{}
+	named, whole := map[trust.Hash]bool{}, false
 	for _, ev := range n.log.History() {
 		named[ev.Hash] = ev.Void != ""
+		whole = whole || ev.Void != "" && ev.Op == trust.OpCheckpoint // and all that it stood for
+	}
+	if atOnce && !named[was.hash] {
+		return errors.Join(err, fmt.Errorf("one of two checkpoints at once ended the other, and the log does not say so"))
 	}
 	for h := range before {
 		e := w.model.edits[h]
-		if _, kept := n.held[h]; !kept && !base.knew[h] && e.Op != trust.OpMerge && e.Op != trust.OpCheckpoint && !named[h] {
+		if _, kept := n.held[h]; !kept && !base.knew[h] && e.Op != trust.OpMerge && e.Op != trust.OpCheckpoint && !named[h] && !whole {
 			return errors.Join(err, fmt.Errorf("a checkpoint ended what node %d did (%s %q), and its log does not say so", w.number(e.Signer), e.Op, e.Name))
 		}
 	}

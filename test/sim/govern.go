@@ -48,7 +48,7 @@ func (w *World) govern(op Op, a, b *node) error {
 // admit lets b join by a: the edit, then the log in b's store, then b starts. What lies
 // between in a real joining is package pairing's and has its own crash tests.
 func (w *World) admit(a, b *node, role devices.Role) error {
-	if b.i == 0 || a == b || !a.runs() {
+	if b.i == 0 || a == b || !a.runs() || w.blind && !w.net.Hears(a.host, b.host) { // else nobody would tell where it is
 		return nil
 	}
 	name := w.fresh()

@@ -246,6 +246,22 @@ func (m *model) counted(held []trust.Hash) map[trust.Hash]*edit {
 	return out
 }
 
+// finals are a checkpoint and those that it stands on.
+func (m *model) finals(b *edit) []final {
+	if b == nil {
+		return nil
+	}
+	var below []trust.Hash
+	for h := range b.knew {
+		below = append(below, h)
+	}
+	key := fmt.Sprintf("%x", b.hash)
+	if _, ok := m.homes[key]; !ok {
+		m.homes[key] = ask(m.counted(below), nil, m.finals(m.base(below)))
+	}
+	return append(m.finals(m.base(below)), final{b, m.homes[key].void})
+}
+
 // forced says of a removal by one owner alone whether it has force on a node.
 type forced int
 
@@ -291,7 +307,7 @@ func (m *model) ask(held []trust.Hash, force func(*edit) forced) []home {
 			key += fmt.Sprintf(" %x %v", e.hash, wait[e])
 		}
 		if _, ok := m.homes[key]; !ok {
-			m.homes[key] = ask(set, wait)
+			m.homes[key] = ask(set, wait, m.finals(m.base(held)))
 		}
 		out = append(out, m.homes[key])
 	}

@@ -24,6 +24,7 @@ type home struct {
 	members map[devices.NodeID]resident
 	removed map[devices.NodeID]bool
 	rooms   map[string]bool
+	void    map[trust.Hash]bool // edits without effect
 }
 
 type resident struct {
@@ -37,11 +38,19 @@ type oracle struct {
 	valid map[*edit]bool // its author might sign it, by what it knew
 	force []*edit        // removals that count
 	waits map[*edit]bool // removals by one owner that have no force yet
+	final []final        // what checkpoints say
+}
+
+// final is a checkpoint and what came of the edits that it stands for: what was void then
+// nobody who knew the checkpoint has ever heard of.
+type final struct {
+	by   *edit
+	void map[trust.Hash]bool
 }
 
 // ask says what a set of edits comes to while those in waits have no force.
-func ask(set map[trust.Hash]*edit, waits map[*edit]bool) home {
-	o := &oracle{valid: map[*edit]bool{}, waits: waits}
+func ask(set map[trust.Hash]*edit, waits map[*edit]bool, checkpoints []final) home {
+	o := &oracle{valid: map[*edit]bool{}, waits: waits, final: checkpoints}
 	o.all = slices.SortedFunc(maps.Values(set), func(a, b *edit) int {
 		return cmp.Or(cmp.Compare(len(a.knew), len(b.knew)), bytes.Compare(a.hash[:], b.hash[:]))
 	})
@@ -64,7 +73,8 @@ func (e *edit) removes() bool { return e.Op == trust.OpRemove || e.Op == trust.O
 func (o *oracle) past(e *edit, which func(*edit) bool) []*edit {
 	var out []*edit
 	for _, x := range o.all {
-		if e.knew[x.hash] && o.valid[x] && which(x) {
+		ended := func(f final) bool { return e.knew[f.by.hash] && f.void[x.hash] }
+		if e.knew[x.hash] && o.valid[x] && which(x) && !slices.ContainsFunc(o.final, ended) {
 			out = append(out, x)
 		}
 	}
@@ -120,7 +130,7 @@ func (o *oracle) may(e *edit) bool {
 		admitted := o.past(e, func(x *edit) bool { return len(x.Key) > 0 && x.subject() == e.Node })
 		return len(admitted) > 0 && len(o.makers(e.Node, e)) == 0
 	case e.Op == trust.OpPropose:
-		return o.owner(e.Node, e)
+		return len(o.makers(e.Node, e)) > 0
 	case e.removes():
 		return o.entitled(e)
 	}
@@ -158,8 +168,8 @@ func (o *oracle) entitled(e *edit) bool {
 	if e.Op == trust.OpAgree && (p == nil || p.Node != e.Node || e.Signer == e.Node || p.Signer == e.Node || !o.owner(p.Signer, e)) {
 		return false
 	}
-	if !o.owner(e.Node, e) { // a device, or gone already
-		return e.Op == trust.OpRemove && len(o.removals(e.Node, e)) == 0
+	if len(o.makers(e.Node, e)) == 0 { // a device
+		return e.Op == trust.OpRemove
 	}
 	if e.byCode() || o.commands(e) {
 		return true
@@ -172,7 +182,7 @@ func (o *oracle) class(e *edit) int {
 	switch {
 	case e.byCode():
 		return 0
-	case !o.owner(e.Node, e):
+	case len(o.makers(e.Node, e)) == 0:
 		return 3
 	case o.commands(e):
 		return 1
@@ -251,7 +261,7 @@ func (o *oracle) madeMeanwhile(e *edit) bool {
 // fold takes one edit after the other: what an author knew before what he signed, then
 // the code's, then removals, then the lower hash.
 func (o *oracle) fold() home {
-	h := home{map[devices.NodeID]resident{}, map[devices.NodeID]bool{}, map[string]bool{}}
+	h := home{map[devices.NodeID]resident{}, map[devices.NodeID]bool{}, map[string]bool{}, map[trust.Hash]bool{}}
 	left := slices.Clone(o.all)
 	rank := func(e *edit) int {
 		switch {
@@ -286,24 +296,25 @@ func (o *oracle) fold() home {
 				wait[e]--
 			}
 		}
-		o.take(&h, next)
+		h.void[next.hash] = !o.take(&h, next)
 	}
 	return h
 }
 
-func (o *oracle) take(h *home, e *edit) {
+// take reports whether an edit counts.
+func (o *oracle) take(h *home, e *edit) bool {
+	m, in := h.members[e.subject()]
 	if e.removes() {
-		if _, ok := h.members[e.Node]; ok && slices.Contains(o.force, e) {
+		if in && slices.Contains(o.force, e) {
 			delete(h.members, e.Node)
 			h.removed[e.Node] = true
 		}
-		return
+		return slices.Contains(o.force, e)
 	}
 	naming := e.Op == trust.OpName
 	if !e.byCode() && !h.members[e.Signer].owner || !o.uncut(e) || !naming && !(o.valid[e] && o.stands(e)) {
-		return
+		return false
 	}
-	m, in := h.members[e.subject()]
 	switch {
 	case len(e.Key) > 0 && !in && !h.removed[e.subject()]:
 		h.members[e.subject()] = resident{e.makesOwner(), e.Name}
@@ -314,6 +325,7 @@ func (o *oracle) take(h *home, e *edit) {
 	case naming && in:
 		h.members[e.Node] = resident{m.owner, e.Name}
 	}
+	return true
 }
 
 // uncut says whether everybody who put the author out knew the edit.
