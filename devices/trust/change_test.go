@@ -333,3 +333,44 @@ func TestNamesEnd(t *testing.T) {
 		}
 	}
 }
+
+// The removal of a lone owner takes force and ends one that the owner removed had made
+// meanwhile: as many belong as before, but not the same.
+func TestReviewSeesWhoChanged(t *testing.T) {
+	c := &clock{at: time.Unix(2e9, 0), known: true}
+	tv := c.log(t, nil, devices.NodeID{})
+	ktv := newKey(t)
+	if _, err := tv.Create(ktv, CreateParams{HomeName: "Home", Name: "TV"}); err != nil {
+		t.Fatal(err)
+	}
+	kphone, mphone := admit(t, tv, ktv, "Phone", devices.RoleOwner)
+	_, panel := admit(t, tv, ktv, "Panel", devices.RoleDevice)
+	phone, old := c.log(t, tv, mphone.Node), c.log(t, tv, panel.Node)
+	if _, err := phone.RemoveOrPropose(kphone, "tv"); err != nil {
+		t.Fatal(err)
+	}
+	share(t, phone, old)
+	c.at = c.at.Add(removalWait)
+	late := (&clock{at: c.at, known: true}).log(t, nil, devices.NodeID{}) // sees all only now
+	if _, err := phone.RemoveOrPropose(kphone, "tv"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tv.Remove(ktv, "panel"); err != nil {
+		t.Fatal(err)
+	}
+	late.homeTime = c.now
+	if err := late.Adopt(tv.Edits(), tv.Roster().Home, idOf(ktv)); err != nil {
+		t.Fatal(err)
+	}
+	share(t, late, phone)
+	if r := late.Roster(); !r.Has(idOf(ktv)) || r.Has(panel.Node) {
+		t.Fatalf("before its day: %+v", r.Members)
+	}
+	c.at = c.at.Add(removalWait)
+	if err := late.Review(); err != nil {
+		t.Fatal(err)
+	}
+	if r := late.Roster(); r.Has(idOf(ktv)) || !r.Has(panel.Node) || !reflect.DeepEqual(r, phone.Roster()) {
+		t.Fatalf("after it: %+v", r.Members)
+	}
+}

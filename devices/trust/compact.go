@@ -81,17 +81,19 @@ func (s *sifter) startAt(b *base) {
 }
 
 // lost lists the edits here of which a new checkpoint does not know. Who was behind the checkpoint cannot
-// tell, and lists none.
+// tell, and lists none. Of two checkpoints at once the one that yields is listed too: it
+// stood for edits that are not here any more.
 func (l *Log) lost(b *base, all map[Hash]*parsed) []*parsed {
 	if b == l.base {
 		return nil
 	}
+	atOnce := l.base != nil && b.last.edit.Number <= l.base.last.edit.Number
 	knew := map[Hash]bool{}
 	for todo := slices.Clone(b.state.Heads); len(todo) > 0; {
 		h := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		p := l.edits[h]
-		if p == nil && slices.Contains(b.state.Heads, h) {
+		if p == nil && !atOnce && slices.Contains(b.state.Heads, h) {
 			return nil
 		}
 		if p != nil && !knew[h] {
@@ -101,7 +103,8 @@ func (l *Log) lost(b *base, all map[Hash]*parsed) []*parsed {
 	}
 	var out []*parsed
 	for h, p := range l.edits {
-		if !knew[h] && all[h] == nil && p.edit.Op != OpMerge && p.edit.Op != OpCheckpoint {
+		piece := p.edit.Op == OpCheckpoint && !(atOnce && p == l.base.last)
+		if !knew[h] && all[h] == nil && p.edit.Op != OpMerge && !piece {
 			out = append(out, p)
 		}
 	}

@@ -88,7 +88,7 @@ func (s *settler) judge(p *power, kind effectKind) error {
 		}
 		s.made[p.target] = append(s.made[p.target], p)
 	case proposes:
-		if !s.ownerAt(p.target, anc) {
+		if !s.wasOwnerAt(p.target, anc) {
 			return errNoOwner
 		}
 	case unmakes:
@@ -126,6 +126,12 @@ func anyOf(list []*power, anc bits) bool {
 // device does not become an owner again.
 func (s *settler) ownerAt(id devices.NodeID, anc bits) bool {
 	return anyOf(s.made[id], anc) && !anyOf(s.unmade[id], anc)
+}
+
+// wasOwnerAt reports whether a key was an owner's and was not made a device. It may have been
+// removed: if that removal turns out to be void, it must still be possible to remove it.
+func (s *settler) wasOwnerAt(id devices.NodeID, anc bits) bool {
+	return anyOf(s.made[id], anc) && !slices.ContainsFunc(s.unmade[id], func(p *power) bool { return anc.has(p.index) && p.edit.Op == OpChange })
 }
 
 // family lists an owner and above it those who made it, the highest first. If several
@@ -175,11 +181,7 @@ func (s *settler) entitled(p *power) error {
 		}
 		p.by = append(p.by, first)
 	}
-	if !s.ownerAt(p.target, anc) {
-		gone := func(r *power) bool { return anc.has(r.index) && r.edit.Op != OpChange }
-		if slices.ContainsFunc(s.unmade[p.target], gone) {
-			return errNobody
-		}
+	if !s.wasOwnerAt(p.target, anc) {
 		if e.Op != OpRemove {
 			return errNoOwner
 		}

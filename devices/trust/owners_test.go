@@ -285,3 +285,39 @@ func TestFloodOfRemovalsStaysAffordable(t *testing.T) {
 		t.Errorf("%v, %+v", took, r.Members)
 	}
 }
+
+// Who is removed by an edit that turns out to be void can be removed afterwards: else a stolen
+// key would protect whom it likes.
+func TestVoidRemovalIsNoShield(t *testing.T) {
+	tv, phone, pad, _, root := kinOf(t)
+	cam, _ := tv.admit(t, "Cam", devices.RoleDevice)
+	phone.take(cam)
+	phone.edit(t, phone.key, removal(cam.key))
+	tv.edit(t, tv.key, removal(phone.key))
+	tv.take(phone)
+	if r := tv.fold().r; !r.Has(idOf(cam.key)) || r.Has(idOf(phone.key)) {
+		t.Fatalf("%+v", r.Members)
+	}
+	tv.edit(t, tv.key, removal(cam.key))
+	if f := tv.fold(); f.r.Has(idOf(cam.key)) {
+		t.Errorf("a device: %v", f.voids)
+	}
+
+	tv, phone, pad, _, root = kinOf(t)
+	p := phone.propose(t, tv.key, 0)
+	pad.take(phone)
+	pad.agree(t, p, 0)
+	tv.edit(t, tv.key, removal(phone.key))
+	pad.take(tv)
+	if r := pad.fold().r; !r.Has(idOf(phone.key)) || r.Has(idOf(tv.key)) {
+		t.Fatalf("%+v", r.Members)
+	}
+	q := pad.edit(t, pad.key, removal(phone.key))
+	if f := pad.fold(); !errors.Is(f.voids[q.hash], ErrSenior) {
+		t.Errorf("one of another branch: %v", f.voids[q.hash])
+	}
+	pad.edit(t, root, removal(phone.key))
+	if f := pad.fold(); f.r.Has(idOf(phone.key)) {
+		t.Errorf("an owner, by the code: %v", f.voids)
+	}
+}

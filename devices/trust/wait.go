@@ -3,6 +3,7 @@ package trust
 import (
 	"encoding/hex"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -157,7 +158,7 @@ func (l *Log) Review() error {
 		return nil
 	}
 	f := fold(l.edits, l.waiting(l.edits, l.seen))
-	if old := l.Roster(); len(f.r.Removed) != len(old.Removed) || len(f.r.Members) != len(old.Members) {
+	if !reflect.DeepEqual(f.r, l.Roster()) { // one may go and another come back
 		l.publish(f.r)
 	}
 	return nil

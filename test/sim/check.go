@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -20,7 +21,7 @@ const (
 	// onDisk is when what was heard last has been written.
 	onDisk = 200 * time.Millisecond
 	// clocksTold is when every clock has been told after its last jump (every tenth ping).
-	clocksTold = 11 * time.Second
+	clocksTold = 15 * time.Second
 	// clocksAgree is how far the home's time may be off.
 	clocksAgree = 2 * time.Minute
 )
@@ -53,7 +54,7 @@ func (w *World) check() error {
 }
 
 // checkLog: every stored edit is signed and was asked for, and they fold to what the
-// model expects of them.
+// oracle expects of them.
 func (w *World) checkLog(n *node) error {
 	var held []trust.Hash
 	for _, s := range n.log.Edits() {
@@ -66,35 +67,15 @@ func (w *World) checkLog(n *node) error {
 	if r == nil {
 		return errors.New("it forgot its home")
 	}
-	x := w.model.expects(held)
-	for id := range x.in {
-		if !r.Has(id) {
-			return fmt.Errorf("node %d was admitted, not removed, and does not belong", w.number(id))
+	var differs error
+	for _, h := range w.model.ask(held, w.patience(n)) {
+		if differs = w.compare(h, r); differs == nil {
+			break
 		}
 	}
-	for id := range x.out {
-		if r.Has(id) || !r.Removed[id] {
-			return fmt.Errorf("node %d was removed and belongs (%v)", w.number(id), r.Has(id))
-		}
-	}
-	for id := range x.never {
-		if r.Has(id) {
-			return fmt.Errorf("node %d was admitted by a removed owner and belongs", w.number(id))
-		}
-	}
-	for id, names := range x.names {
-		if m := r.Members[id]; r.Has(id) && len(names) > 0 && !names[m.Name] {
-			return fmt.Errorf("node %d is called %q; it should be one of %v", w.number(id), m.Name, names)
-		}
-	}
-	have, slugs := map[string]bool{}, map[string]bool{}
+	slugs := map[string]bool{}
 	for _, room := range r.Rooms {
-		have[room.Name], slugs[room.Slug] = true, true
-	}
-	for name, want := range x.rooms {
-		if have[name] != want {
-			return fmt.Errorf("room %q: is there %v, should be %v", name, have[name], want)
-		}
+		slugs[room.Slug] = true
 	}
 	for _, m := range r.Members {
 		if slugs[m.Slug] || m.Slug == "" {
@@ -102,7 +83,102 @@ func (w *World) checkLog(n *node) error {
 		}
 		slugs[m.Slug] = true
 	}
+	return errors.Join(differs, w.checkFinal(held, r), w.checkBeside(n, held))
+}
+
+// compare says where a roster is not what the oracle says.
+func (w *World) compare(h home, r *devices.Roster) error {
+	for _, n := range w.nodes {
+		want, in := h.members[n.id]
+		if have := r.Members[n.id]; in != r.Has(n.id) || in && (want.name != have.Name || want.owner != (have.Role == devices.RoleOwner)) {
+			return fmt.Errorf("node %d: it has %v %q %q, it should have %v %+v", n.i, r.Has(n.id), have.Role, have.Name, in, want)
+		}
+		if h.removed[n.id] != r.Removed[n.id] {
+			return fmt.Errorf("node %d: removed %v, it should be %v", n.i, r.Removed[n.id], h.removed[n.id])
+		}
+	}
+	rooms := map[string]bool{}
+	for _, room := range r.Rooms {
+		rooms[room.Name] = true
+	}
+	if !maps.Equal(rooms, h.rooms) || len(r.Members) != len(h.members) {
+		return fmt.Errorf("it has the rooms %v and %d members, it should have %v and %d", rooms, len(r.Members), h.rooms, len(h.members))
+	}
 	return nil
+}
+
+// checkFinal: whom the recovery code removed is out, whatever else was signed, and does not
+// go on editing.
+func (w *World) checkFinal(held []trust.Hash, r *devices.Roster) error {
+	set, rooms := w.model.counted(held), map[string]bool{}
+	for _, room := range r.Rooms {
+		rooms[room.Name] = true
+	}
+	for _, out := range set {
+		if out.Op != trust.OpRemove || !out.byCode() {
+			continue
+		}
+		if r.Has(out.Node) {
+			return fmt.Errorf("node %d was removed by the recovery code and belongs", w.number(out.Node))
+		}
+		for h, e := range set {
+			if e.Signer == out.Node && !out.knew[h] && rooms[e.Name] && e.Kind == trust.SubjectRoom {
+				return fmt.Errorf("node %d was removed by the recovery code and made the room %q", w.number(out.Node), e.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// patience says whether a removal by one owner alone has force on a node. Before a day has
+// passed it has none, whatever dates it bears, on whoever ran all the time.
+func (w *World) patience(n *node) func(*edit) forced {
+	return func(e *edit) forced {
+		p := w.model.edits[trust.Hash(e.Proposal)]
+		switch {
+		case w.overdue && w.knowsTime(n):
+			return inForce
+		case w.overdue || w.jumped || n.since.After(p.born) || !w.dated.Before(p.born):
+			return either
+		}
+		return waits
+	}
+}
+
+// checkBeside: what a node had and a checkpoint did not know is named in its log as void.
+func (w *World) checkBeside(n *node, held []trust.Hash) error {
+	base, was, before := w.model.base(held), n.base, n.held
+	n.base, n.held = base, map[trust.Hash]time.Time{}
+	for _, h := range held {
+		if n.held[h] = time.Now(); !before[h].IsZero() {
+			n.held[h] = before[h]
+		}
+	}
+	if base == was || before == nil {
+		return nil
+	}
+	heads, err := w.model.standsFor(base)
+	atOnce := was != nil && base.Number <= was.Number
+	for _, h := range heads {
+		if _, ok := before[h]; !ok && !atOnce {
+			return err // it was behind, and cannot tell
+		}
+	}
+	named, whole := map[trust.Hash]bool{}, false
+	for _, ev := range n.log.History() {
+		named[ev.Hash] = ev.Void != ""
+		whole = whole || ev.Void != "" && ev.Op == trust.OpCheckpoint // and all that it stood for
+	}
+	if atOnce && !named[was.hash] {
+		return errors.Join(err, fmt.Errorf("one of two checkpoints at once ended the other, and the log does not say so"))
+	}
+	for h := range before {
+		e := w.model.edits[h]
+		if _, kept := n.held[h]; !kept && !base.knew[h] && e.Op != trust.OpMerge && e.Op != trust.OpCheckpoint && !named[h] && !whole {
+			return errors.Join(err, fmt.Errorf("a checkpoint ended what node %d did (%s %q), and its log does not say so", w.number(e.Signer), e.Op, e.Name))
+		}
+	}
+	return err
 }
 
 func (w *World) number(id devices.NodeID) int {
@@ -130,7 +206,7 @@ func (w *World) checkRecords(n *node) error {
 		now, ok := shown[k]
 		var writer int
 		_, _ = fmt.Sscan(k, &writer)
-		if !ok && r.Has(w.nodes[writer].id) {
+		if !ok && r.Has(w.nodes[writer].id) && !w.returned(w.nodes[writer].id) {
 			return fmt.Errorf("it lost the record %s", k)
 		}
 		if ok && now.before(was) {
@@ -221,39 +297,98 @@ func (w *World) checkFlows(n *node) error {
 	return nil
 }
 
-// members are the running nodes that belong, as node 0 sees it.
-func (w *World) members() []*node {
-	var out []*node
-	for _, n := range w.nodes {
-		if n.runs() && w.nodes[0].log.Roster().Has(n.id) {
-			out = append(out, n)
+// returned reports whether a node that belongs may have been out for a while.
+func (w *World) returned(id devices.NodeID) bool {
+	if w.apart {
+		return true
+	}
+	for _, e := range w.model.edits {
+		if e.removes() && e.Node == id {
+			return true
+		}
+	}
+	return false
+}
+
+// meet reports whether two nodes take each other for members. Two halves of a home that put
+// each other out do not, and go on apart.
+func meet(a, b *node) bool {
+	return a != b && a.runs() && b.runs() && a.log.Roster().Has(b.id) && b.log.Roster().Has(a.id)
+}
+
+// circle is a node with all whom it meets.
+func (w *World) circle(n *node) []*node {
+	out := []*node{n}
+	for _, o := range w.nodes {
+		if meet(n, o) {
+			out = append(out, o)
 		}
 	}
 	return out
 }
 
-// agreed says what the members do not agree about yet.
+// agreed says what nodes that take each other for members do not agree about yet.
 func (w *World) agreed() error {
-	all := w.members()
-	first := all[0]
-	for _, n := range all {
-		if !slices.Equal(n.log.Heads(), first.log.Heads()) {
-			return fmt.Errorf("nodes 0 and %d have different roster heads", n.i)
-		}
-		if !reflect.DeepEqual(n.seen, first.seen) {
-			return fmt.Errorf("nodes 0 and %d have different records: %v and %v", n.i, first.seen, n.seen)
-		}
-		if !reflect.DeepEqual(n.logged, first.logged) {
-			return fmt.Errorf("nodes 0 and %d have different logs: %v and %v", n.i, first.logged, n.logged)
-		}
-		live := n.mesh.Live()
-		for _, o := range all {
-			if o != n && !live[o.id].Reachable {
+	for _, n := range w.nodes {
+		for _, o := range w.nodes {
+			if !meet(n, o) {
+				continue
+			}
+			if !slices.Equal(n.log.Heads(), o.log.Heads()) {
+				return fmt.Errorf("nodes %d and %d have different roster heads", n.i, o.i)
+			}
+			if a, b := w.common(n, o), w.common(o, n); !reflect.DeepEqual(a, b) {
+				return fmt.Errorf("nodes %d and %d have different records and logs: %v and %v", n.i, o.i, a, b)
+			}
+			l := n.mesh.Live()[o.id]
+			if !l.Reachable {
 				return fmt.Errorf("node %d has no flow with node %d", n.i, o.i)
+			}
+			if l.Addr.Port() == o.addr.Port() && l.Addr != o.addr {
+				return fmt.Errorf("node %d talks to node %d at %v, which is at %v", n.i, o.i, l.Addr, o.addr)
 			}
 		}
 	}
 	return nil
+}
+
+// common is what n has of those who belong by its roster and by that of o: a removal by one
+// owner alone takes force at different moments.
+func (w *World) common(n, o *node) map[string]any {
+	out := map[string]any{}
+	for k, v := range n.seen {
+		var writer int
+		_, _ = fmt.Sscan(k, &writer)
+		if o.log.Roster().Has(w.nodes[writer].id) {
+			out[k] = v
+		}
+	}
+	for id, log := range n.logged {
+		if o.log.Roster().Has(id) {
+			out[id.String()] = log
+		}
+	}
+	return out
+}
+
+// parted reports whether two running nodes that belong do not take each other for members.
+func (w *World) parted() bool {
+	var held []trust.Hash
+	for _, n := range w.nodes {
+		held = slices.AppendSeq(held, maps.Keys(n.held))
+	}
+	h := w.model.ask(held, func(*edit) forced { return inForce })[0]
+	for _, a := range w.nodes {
+		for _, b := range w.nodes {
+			if _, in := h.members[a.id]; !in || !a.runs() || !b.runs() || a == b {
+				continue
+			}
+			if _, in := h.members[b.id]; in && !meet(a, b) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // final looks at what was agreed: one roster from one log, whatever the order, and of
@@ -262,23 +397,42 @@ func (w *World) final() error {
 	if err := errors.Join(w.settle(onDisk), w.agreed()); err != nil {
 		return err
 	}
-	all := w.members()
-	r := all[0].log.Roster()
-	for _, n := range all {
-		if !reflect.DeepEqual(n.log.Roster(), r) {
-			return fmt.Errorf("nodes 0 and %d fold one log to two rosters", n.i)
+	for _, n := range w.nodes {
+		if !n.runs() {
+			continue
+		}
+		if err := w.finalOf(n); err != nil {
+			return fmt.Errorf("node %d: %w", n.i, err)
+		}
+	}
+	return nil
+}
+
+func (w *World) finalOf(n *node) error {
+	r, all := n.log.Roster(), w.circle(n)
+	if !w.model.someoneWaits() || w.overdue && w.knowsTime(n) {
+		for _, o := range all {
+			if !reflect.DeepEqual(o.log.Roster(), r) {
+				return fmt.Errorf("nodes %d and %d fold one log to two rosters", n.i, o.i)
+			}
 		}
 		edits := n.log.Edits()
 		rand.Shuffle(len(edits), func(i, j int) { edits[i], edits[j] = edits[j], edits[i] })
 		if again, _ := trust.Fold(edits); !reflect.DeepEqual(again, r) {
-			return fmt.Errorf("the log of node %d folds to another roster in another order", n.i)
-		}
-		if stored, err := w.storedRecords(n); err != nil || !reflect.DeepEqual(stored, n.seen) {
-			return fmt.Errorf("node %d shows other records than it stores: %v and %v (%w)", n.i, n.seen, stored, err)
+			return errors.New("its log folds to another roster in another order")
 		}
 	}
+	if stored, err := w.storedRecords(n); err != nil || !reflect.DeepEqual(stored, n.seen) {
+		return fmt.Errorf("it shows other records than it stores: %v and %v (%w)", n.seen, stored, err)
+	}
+	if !r.Has(n.id) {
+		return nil
+	}
 	for writer, must := range w.model.entries {
-		have := all[0].logged[writer]
+		if w.returned(writer) {
+			continue
+		}
+		have := n.logged[writer]
 		for _, body := range must {
 			at := slices.Index(have, body)
 			if at < 0 && slices.Contains(all, w.nodes[w.number(writer)]) {
@@ -288,38 +442,48 @@ func (w *World) final() error {
 		}
 	}
 	bodies := map[statement]string{}
-	for _, rec := range all[0].mesh.Records() {
+	for _, rec := range n.mesh.Records() {
 		bodies[statement{rec.Writer, rec.Kind}] = bodyOf(rec)
 	}
 	for s, want := range w.model.want {
-		n := w.nodes[w.number(s.writer)]
-		if slices.Contains(all, n) && !want[bodies[s]] {
-			return fmt.Errorf("of node %d and %s all believe %q; it said %v last", n.i, s.kind, bodies[s], want)
+		o := w.nodes[w.number(s.writer)]
+		if slices.Contains(all, o) && !want[bodies[s]] && !w.returned(o.id) {
+			return fmt.Errorf("of node %d and %s all believe %q; it said %v last", o.i, s.kind, bodies[s], want)
 		}
 	}
 	return nil
 }
 
-// homeTime: if most clocks of the members are right, so is the time of the home.
+// homeTime: if most clocks of its members are heard and right, so is the time of the home.
 func (w *World) homeTime() error {
-	right, wrong, all := 0, 0, w.members()
-	for _, n := range all {
-		if n.clock.Load() == 0 {
-			right++
-		} else {
-			wrong++
-		}
-	}
-	if wrong == 0 || right <= wrong {
-		return nil
-	}
 	if err := w.settle(clocksTold); err != nil {
 		return err
 	}
-	for _, n := range all {
-		if t, known := n.mesh.HomeTime(); !known || time.Until(t).Abs() > clocksAgree {
-			return fmt.Errorf("node %d says it is %v (%v); most clocks say %v", n.i, t, known, time.Now())
+	for _, n := range w.nodes {
+		if !n.runs() {
+			continue
+		}
+		right, others := 0, 0
+		for _, o := range w.nodes {
+			switch {
+			case (o == n || meet(n, o)) && o.clock.Load() == 0:
+				right++
+			case o.i != w.prog.hostile() && n.log.Roster().Has(o.id): // one that is off was heard once
+				others++
+			}
+		}
+		if right > others && !w.knowsTime(n) {
+			t, known := n.mesh.HomeTime()
+			return fmt.Errorf("node %d says it is %v (%v); most clocks say %v", n.i, t, known, w.now())
 		}
 	}
 	return nil
+}
+
+// now is the time by a clock that is right.
+func (w *World) now() time.Time { return time.Now().Add(time.Duration(w.days.Load())) }
+
+func (w *World) knowsTime(n *node) bool {
+	t, known := n.mesh.HomeTime()
+	return known && t.Sub(w.now()).Abs() < clocksAgree
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -96,8 +97,9 @@ func (w *World) forge(target *node, means int) {
 	default: // nonsense
 		frames = []frame{{frameHello, 1, []any{[32]byte{1}}}, {frameDigest, 4, []any{map[int]any{1: "x/y/z", 2: uint64(1) << 63}}}, {77, 1, nil}, {frameRecords, 5, []any{"no record"}}}
 	}
+	addr := target.addr
 	w.attacks.Go(func() {
-		conn, err := visitTLS(h.host, h.key, target)
+		conn, err := visitTLS(h.host, h.key, addr)
 		if err != nil {
 			return
 		}
@@ -122,17 +124,18 @@ func (w *World) knock(target *node) {
 			keys = append(keys, n.key)
 		}
 	}
+	log, addr := target.log, target.addr
 	host := w.nodes[w.prog.hostile()].host
 	crash := target.crash
 	for _, k := range keys {
 		w.attacks.Go(func() {
-			conn, err := visitTLS(host, k, target)
+			conn, err := visitTLS(host, k, addr)
 			if err != nil {
 				return
 			}
 			_ = conn.NetConn().Close()
-			if target.crash != crash {
-				return // it started again meanwhile, maybe without its tail
+			if target.crash != crash || log.Roster().Has(devices.NodeIDOf(&k.PublicKey)) {
+				return // it started again meanwhile, maybe without its tail; or that removal was void
 			}
 			w.log.mu.Lock()
 			defer w.log.mu.Unlock()
@@ -142,14 +145,14 @@ func (w *World) knock(target *node) {
 }
 
 // visitTLS opens an overlay flow as far as the verdict.
-func visitTLS(from *Host, key *ecdsa.PrivateKey, to *node) (*tls.Conn, error) {
+func visitTLS(from *Host, key *ecdsa.PrivateKey, to netip.AddrPort) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*visit)
 	defer cancel()
 	cert, err := trust.NodeCertificate(key)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := from.Dial(ctx, to.addr)
+	raw, err := from.Dial(ctx, to)
 	if err != nil {
 		return nil, err
 	}

@@ -1,28 +1,33 @@
 package sim
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
+	"slices"
+	"time"
 
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/records"
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
-// model knows what was really done, and what follows from it. It shares no rule with the
-// code under test: it thinks in sets ("who knew what"), not in a fold.
+// model knows what was really done, and what follows from it (see oracle).
 type model struct {
 	keys    map[devices.NodeID]*ecdsa.PublicKey
-	first   devices.NodeID                // the first owner; the program never removes it
+	root    *ecdsa.PublicKey              // of the recovery code
 	intents map[string]bool               // what owners asked for
 	said    map[statement]map[string]bool // every body that a writer published
 	want    map[statement]map[string]bool // those that may be its newest; "" is none
 	entries map[devices.NodeID][]string   // of each writer's log, those that cannot be lost, in order
 	edits   map[trust.Hash]*edit          // what is in any log, by its content
 	records map[[32]byte]records.Record   // records whose signature was checked
+	homes   map[string]home               // what the oracle said, by heads and waiting removals
 }
 
 // statement is what a later record of the writer replaces.
@@ -31,15 +36,18 @@ type statement struct {
 	kind   string
 }
 
-// edit is one change of the home, and all that its author knew.
+// edit is one change of the home, and all that its author knew. That of the last piece of a
+// checkpoint is all that the checkpoint stands for.
 type edit struct {
 	trust.Edit
+	hash trust.Hash
 	knew map[trust.Hash]bool
+	born time.Time // when it was first seen
 }
 
-func newModel(keys map[devices.NodeID]*ecdsa.PublicKey, first devices.NodeID) *model {
+func newModel(keys map[devices.NodeID]*ecdsa.PublicKey) *model {
 	return &model{
-		keys: keys, first: first, intents: map[string]bool{}, said: map[statement]map[string]bool{}, want: map[statement]map[string]bool{},
+		homes: map[string]home{}, keys: keys, intents: map[string]bool{}, said: map[statement]map[string]bool{}, want: map[statement]map[string]bool{},
 		entries: map[devices.NodeID][]string{}, edits: map[trust.Hash]*edit{}, records: map[[32]byte]records.Record{},
 	}
 }
@@ -131,23 +139,29 @@ func (m *model) takeRecord(s records.Signed) (records.Record, error) {
 
 // takeEdit checks one stored edit: signed by a key that was an owner's, and asked for.
 func (m *model) takeEdit(s trust.SignedEdit) error {
-	h := sha256.Sum256(s.Raw)
+	h := trust.Hash(sha256.Sum256(s.Raw))
 	if m.edits[h] != nil {
 		return nil
 	}
-	e := &edit{knew: map[trust.Hash]bool{}}
+	e := &edit{hash: h, knew: map[trust.Hash]bool{}, born: time.Now()}
 	if err := decoding.Unmarshal(s.Raw, &e.Edit); err != nil {
 		return err
 	}
-	for _, p := range e.Parents {
+	knew := e.Parents
+	if e.Op == trust.OpCheckpoint && e.Index+1 == e.Count {
+		heads, err := m.standsFor(e)
+		if err != nil {
+			return err
+		}
+		knew = slices.Concat(knew, heads)
+	}
+	for _, p := range knew {
 		parent := m.edits[p]
 		if parent == nil {
 			return errors.New("an edit is stored without its parent")
 		}
 		e.knew[p] = true
-		for a := range parent.knew {
-			e.knew[a] = true
-		}
+		maps.Copy(e.knew, parent.knew)
 	}
 	pub := m.keys[e.Signer]
 	if e.Op == trust.OpGenesis {
@@ -155,7 +169,10 @@ func (m *model) takeEdit(s trust.SignedEdit) error {
 		if err != nil || keyID(e.Root) != devices.NodeID(e.Home) {
 			return errors.New("the home is not named after its root key")
 		}
-		pub = root
+		m.root = root
+	}
+	if e.byCode() {
+		pub = m.root
 	}
 	if !fits(pub, s.Raw, s.Sig) {
 		return fmt.Errorf("an edit %s of %s is not signed by it", e.Op, e.Signer)
@@ -167,6 +184,22 @@ func (m *model) takeEdit(s trust.SignedEdit) error {
 	return nil
 }
 
+// standsFor reads the heads out of a checkpoint whose last piece is given. Whatever else it
+// says must follow from the edits below them.
+func (m *model) standsFor(last *edit) ([]trust.Hash, error) {
+	raw := last.Chunk
+	for p := last; p.Index > 0; {
+		if p = m.edits[p.Parents[0]]; p == nil {
+			return nil, errors.New("a piece of a checkpoint is stored without the one before it")
+		}
+		raw = slices.Concat(p.Chunk, raw)
+	}
+	var state struct {
+		Heads []trust.Hash `cbor:"4,keyasint"`
+	}
+	return state.Heads, decoding.Unmarshal(raw, &state)
+}
+
 // subject is the node that an edit is about.
 func (e *edit) subject() devices.NodeID {
 	if len(e.Key) > 0 {
@@ -175,114 +208,125 @@ func (e *edit) subject() devices.NodeID {
 	return e.Node
 }
 
-// expect is what a log with exactly these edits must fold to.
-type expect struct {
-	in, out map[devices.NodeID]bool            // must belong, must be removed
-	never   map[devices.NodeID]bool            // only somebody admitted them who no longer might
-	names   map[devices.NodeID]map[string]bool // one of these is the device's name
-	rooms   map[string]bool                    // by name: must exist (true), must not (false)
-}
-
-// expects thinks about a set of edits. Only node 0 makes owners, so the only question is
-// what a removed second owner did before node 0, when removing it, knew.
-func (m *model) expects(held []trust.Hash) expect {
-	x := expect{in: map[devices.NodeID]bool{}, out: map[devices.NodeID]bool{}, never: map[devices.NodeID]bool{}, names: map[devices.NodeID]map[string]bool{}, rooms: map[string]bool{}}
-	var ends []*edit // removals by node 0
+// base is the checkpoint that counts among edits: the one with more before it, then the
+// lower hash.
+func (m *model) base(held []trust.Hash) *edit {
+	var best *edit
 	for _, h := range held {
-		if e := m.edits[h]; e.Op == trust.OpRemove && e.Signer == m.first {
-			ends = append(ends, e)
-		}
-	}
-	counts := map[trust.Hash]*edit{}
-	for _, h := range held {
-		e, ok := m.edits[h], true
-		for _, r := range ends {
-			ok = ok && (r.Node != e.Signer || r.knew[h])
-		}
-		if ok {
-			counts[h] = e
-		}
-	}
-	for _, h := range held {
-		e, ok := m.edits[h], counts[h] != nil
-		switch {
-		case e.Op == trust.OpName && e.Kind == trust.SubjectRoom:
-			x.rooms[e.Name] = ok
-		case len(e.Key) > 0 && ok:
-			x.in[e.subject()] = true
-		case len(e.Key) > 0:
-			x.never[e.subject()] = true
-		}
-	}
-	for id := range x.in {
-		delete(x.never, id)
-	}
-	m.removals(counts, &x)
-	for id := range x.in {
-		x.names[id] = newestNames(counts, id)
-	}
-	return x
-}
-
-// removals takes out who was removed: for good if the remover knew an admission that
-// counts; a removal that knew none may or may not have hit, and nothing is expected.
-func (m *model) removals(counts map[trust.Hash]*edit, x *expect) {
-	for _, r := range counts {
-		if r.Op != trust.OpRemove {
+		e := m.edits[h]
+		if e.Op != trust.OpCheckpoint || e.Index+1 != e.Count {
 			continue
 		}
-		knows, owner := false, false
-		for h, a := range counts {
-			if len(a.Key) > 0 && a.subject() == r.Node {
-				knows = knows || r.knew[h]
-				owner = owner || a.Role == devices.RoleOwner
-			}
-		}
-		switch {
-		case owner && r.Signer != m.first: // owners are removed by node 0 alone
-		case knows:
-			x.out[r.Node] = true
-		default:
-			x.names[r.Node] = nil
-			delete(x.in, r.Node)
+		if best == nil || cmp.Or(cmp.Compare(best.Number, e.Number), bytes.Compare(e.State, best.State), bytes.Compare(e.hash[:], best.hash[:])) < 0 {
+			best = e
 		}
 	}
-	for id := range x.out {
-		delete(x.in, id)
-	}
+	return best
 }
 
-// newestNames are the names that nobody gave a later one knowing of them. A name given by
-// somebody who knew no admission that counts may have had no effect.
-func newestNames(counts map[trust.Hash]*edit, id devices.NodeID) map[string]bool {
-	names, doubt := map[trust.Hash]string{}, map[trust.Hash]string{}
-	for h, e := range counts {
-		switch {
-		case len(e.Key) > 0 && e.subject() == id:
-			names[h] = e.Name
-		case e.Op == trust.OpName && e.Node == id:
-			doubt[h] = e.Name
-			for a := range e.knew {
-				if c := counts[a]; c != nil && len(c.Key) > 0 && c.subject() == id {
-					names[h] = e.Name
-				}
-			}
+// counted are the edits that a log with these means: what its checkpoint stands for, and
+// what was signed knowing the checkpoint.
+func (m *model) counted(held []trust.Hash) map[trust.Hash]*edit {
+	out, b := map[trust.Hash]*edit{}, m.base(held)
+	add := func(h trust.Hash) {
+		if e := m.edits[h]; e.Op != trust.OpCheckpoint {
+			out[h] = e
 		}
 	}
-	out := map[string]bool{}
-	for h, name := range names {
-		older := false
-		for later := range names {
-			older = older || later != h && counts[later].knew[h]
-		}
-		if !older {
-			out[name] = true
+	for _, h := range held {
+		if b == nil || m.edits[h].knew[b.hash] {
+			add(h)
 		}
 	}
-	for _, name := range doubt {
-		if len(names) < len(doubt) {
-			out[name] = true
+	if b != nil {
+		for h := range b.knew {
+			add(h)
 		}
 	}
 	return out
+}
+
+// finals are a checkpoint and those that it stands on.
+func (m *model) finals(b *edit) []final {
+	if b == nil {
+		return nil
+	}
+	var below []trust.Hash
+	for h := range b.knew {
+		below = append(below, h)
+	}
+	key := fmt.Sprintf("%x", b.hash)
+	if _, ok := m.homes[key]; !ok {
+		m.homes[key] = ask(m.counted(below), nil, m.finals(m.base(below)))
+	}
+	return append(m.finals(m.base(below)), final{b, m.homes[key].void})
+}
+
+// forced says of a removal by one owner alone whether it has force on a node.
+type forced int
+
+const (
+	either  forced = iota // a day is not over for all
+	waits                 // a day cannot be over
+	inForce               // a day is over
+)
+
+// ask gives what the oracle says of a log; of removals by one owner alone it may be several
+// things.
+func (m *model) ask(held []trust.Hash, force func(*edit) forced) []home {
+	set := m.counted(held)
+	lone, never := []*edit{}, []*edit{}
+	for _, e := range set {
+		if !m.lone(e) {
+			continue
+		}
+		switch force(e) {
+		case either:
+			lone = append(lone, e)
+		case waits:
+			never = append(never, e)
+		}
+	}
+	byHash := func(a, b *edit) int { return bytes.Compare(a.hash[:], b.hash[:]) }
+	slices.SortFunc(lone, byHash)
+	slices.SortFunc(never, byHash)
+	id := sha256.New()
+	for _, h := range slices.SortedFunc(maps.Keys(set), func(a, b trust.Hash) int { return bytes.Compare(a[:], b[:]) }) {
+		_, _ = id.Write(h[:])
+	}
+	var out []home
+	for some := range 1 << min(len(lone), maxLone) {
+		key, wait := fmt.Sprintf("%x", id.Sum(nil)), map[*edit]bool{}
+		for i, e := range lone {
+			wait[e] = some>>i&1 == 1
+		}
+		for _, e := range never {
+			wait[e] = true
+		}
+		for _, e := range slices.SortedFunc(maps.Keys(wait), byHash) {
+			key += fmt.Sprintf(" %x %v", e.hash, wait[e])
+		}
+		if _, ok := m.homes[key]; !ok {
+			m.homes[key] = ask(set, wait, m.finals(m.base(held)))
+		}
+		out = append(out, m.homes[key])
+	}
+	return out
+}
+
+// maxLone bounds the removals by one owner whose force is guessed; no program has more.
+const maxLone = 4
+
+func pad(b []byte) []byte { return append(slices.Clone(b), make([]byte, max(0, 32-len(b)))...) }
+
+// lone reports whether one owner alone carries out what it proposed. It may still be of a
+// family that needs no second one.
+func (m *model) lone(e *edit) bool {
+	p := m.edits[trust.Hash(pad(e.Proposal))]
+	return e.Op == trust.OpAgree && p != nil && p.Signer == e.Signer
+}
+
+// someoneWaits reports whether one owner alone ever removed another.
+func (m *model) someoneWaits() bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(m.edits)), m.lone)
 }

@@ -21,6 +21,7 @@ func mutants() []mutant {
 		{"an older record wins", "devices/records/record.go", "if c > 0 {", "if c < 0 {"},
 		{"of a contradiction each keeps what it heard last", "devices/records/record.go", "return equivocation, bytes.Compare(next.hash[:], old.hash[:]) < 0", "return equivocation, bytes.Compare(next.hash[:], old.hash[:]) != 0"},
 		{"a removed key comes back", "devices/trust/effect.go", "case f.r.Removed[id]:", "case f.r.Removed[id] && false:"},
+		{"a removed owner goes on editing", "devices/trust/effect.go", "if f.cut[en.hash] {", "if f.cut[en.hash] && false {"},
 		{"concurrent edits count in the order they came", "devices/trust/fold.go", "compareHash(q[i].hash, q[j].hash)) < 0", "0*compareHash(q[i].hash, q[j].hash)) < 0"},
 	}
 }

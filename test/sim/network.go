@@ -62,9 +62,9 @@ func (n *Network) SetWeather(w Weather) {
 // Host is one machine of the LAN; its Listen and Dial are those of overlay.Network.
 type Host struct {
 	net  *Network
-	addr netip.Addr
-	side uint32 // hosts of different sides do not hear each other; guarded by net.mu
-	up   bool   // answers at all
+	addr netip.Addr // guarded by net.mu
+	side uint32     // hosts of different sides do not hear each other; guarded by net.mu
+	up   bool       // answers at all
 	ln   *listener
 }
 
@@ -98,6 +98,22 @@ func (n *Network) Cut(side map[*Host]uint32) {
 			}
 		}
 		e.wake()
+	}
+}
+
+// Move gives the host another address, as DHCP may. Connections of the old one lead nowhere,
+// and nobody is told.
+func (h *Host) Move(addr netip.Addr) {
+	n := h.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.hosts[h.addr] == h {
+		delete(n.hosts, h.addr)
+	}
+	h.addr = addr
+	n.hosts[addr] = h
+	for e := range n.ends {
+		e.lost = e.lost || e.host == h || e.peer.host == h
 	}
 }
 
@@ -281,6 +297,7 @@ type end struct {
 	peer          *end
 	local, remote netip.AddrPort
 
+	lost          bool      // an address of it is gone
 	in            []segment // under way to this end, in order
 	size          int
 	err           error // why this end can no longer be used
@@ -293,7 +310,7 @@ func (e *end) wake() {
 	e.changed = make(chan struct{})
 }
 
-func (e *end) cut() bool { return e.host.side != e.peer.host.side }
+func (e *end) cut() bool { return e.lost || e.host.side != e.peer.host.side }
 
 // fail makes the end unusable.
 func (e *end) fail(err error) {

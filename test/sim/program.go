@@ -33,6 +33,17 @@ const (
 	OpForge   Op = "forge"   // the hostile member attacks A by means B
 	OpKnock   Op = "knock"   // a stranger, and every removed key, knocks at A
 	OpNothing Op = "nothing" // time passes
+
+	OpPromote    Op = "promote"    // A makes B an owner
+	OpOust       Op = "oust"       // A has B removed: alone, as second owner, or by proposing it
+	OpLie        Op = "lie"        // A claims that it proposed B's removal a day ago
+	OpDay        Op = "day"        // a day passes by all clocks
+	OpRecover    Op = "recover"    // A becomes an owner by the recovery code and removes B
+	OpCheckpoint Op = "checkpoint" // A makes a checkpoint if all owners say that they agree
+	OpApart      Op = "apart"      // A makes one without asking
+	OpMove       Op = "move"       // A, and B too, have new addresses
+	OpSwap       Op = "swap"       // A and B have each other's address
+	OpBlind      Op = "blind"      // from now on multicast tells of nobody who moved
 )
 
 // Step is one line of a program.
@@ -42,7 +53,7 @@ type Step struct {
 	Wait time.Duration // that passes before the next
 }
 
-// Program is what happens to one home. Node 0 makes it and stays its first owner.
+// Program is what happens to one home. Node 0 makes it.
 type Program struct {
 	Seed   uint64
 	Nodes  int
@@ -70,7 +81,7 @@ func Generate(seed uint64) Program {
 	r := rand.New(rand.NewPCG(seed, 1))
 	p := Program{Seed: seed, Nodes: 4 + r.IntN(4)}
 	p.Start = 3 + r.IntN(p.Nodes-3)
-	p.Owners = 2 + r.IntN(2)
+	p.Owners = 2 + r.IntN(min(3, p.Start-1))
 	p.Perm = r.Perm(poolSize)[:p.Nodes]
 	for range 10 + r.IntN(14) {
 		p.Steps = append(p.Steps, p.step(r)...)
@@ -88,7 +99,7 @@ func (p Program) step(r *rand.Rand) []Step {
 	}
 	any, owner := r.IntN(p.Nodes), r.IntN(p.Owners)
 	one := func(op Op, a, b int) Step { return Step{op, a, b, wait()} }
-	switch r.IntN(24) {
+	switch r.IntN(33) {
 	case 0, 1, 2:
 		return []Step{one(OpPublish, any, r.IntN(kinds))}
 	case 3:
@@ -123,14 +134,66 @@ func (p Program) step(r *rand.Rand) []Step {
 		return []Step{one(OpWeather, 1+r.IntN(200), r.IntN(20))}
 	case 18:
 		return []Step{one(OpForge, any, r.IntN(forgeries))}
-	case 19, 20: // an owner who does not hear that it was removed
-		o := 1 + r.IntN(p.Owners-1)
+	case 19, 20: // an owner who does not hear that it was removed, and one who carries on what it does
+		o, carrier := 1+r.IntN(p.Owners-1), 1+r.IntN(p.Nodes-2)
 		last := one([]Op{OpAdmit, OpRename, OpRemove}[r.IntN(3)], o, any)
-		return []Step{one(OpCut, 0, 1<<o), one(OpRoom, 0, 0), one(OpRemove, 0, o), last, one(OpRoom, o, 0), one(OpHeal, 0, 0)}
+		return []Step{one(OpCut, 0, 1<<o|1<<carrier), one(OpRoom, 0, 0), one(OpRemove, 0, o), last, one(OpRoom, o, 0), one(OpHeal, 0, 0)}
 	case 22: // a member that contradicts itself
 		return []Step{one(OpForge, any, 3), one(OpForge, r.IntN(p.Nodes), 3)}
+	case 23, 24, 25, 26:
+		return p.disputes(r, wait)
+	case 27, 28, 29:
+		return p.compacts(r, wait)
+	case 30:
+		return []Step{one([]Op{OpMove, OpSwap}[r.IntN(2)], any, r.IntN(p.Nodes))}
+	case 31:
+		return []Step{one(OpBlind, 0, 0), one([]Op{OpMove, OpSwap}[r.IntN(2)], any, r.IntN(p.Nodes)), one(OpNothing, 0, 0)}
 	default:
 		return []Step{one(OpKnock, any, 0)}
+	}
+}
+
+// disputes draws what owners do to each other.
+func (p Program) disputes(r *rand.Rand, wait func() time.Duration) []Step {
+	one := func(op Op, a, b int) Step { return Step{op, a, b, wait()} }
+	day := Step{OpDay, 0, 0, clocksTold}
+	any, a, b, c := r.IntN(p.Nodes), r.IntN(p.Owners), r.IntN(p.Owners), r.IntN(p.Owners)
+	apart, carrier := 1<<r.IntN(p.Nodes)|1<<b, 1<<r.IntN(p.Nodes)
+	switch r.IntN(8) {
+	case 0, 1: // two owners remove a third, who may be their maker and hear nothing of it
+		return []Step{one(OpCut, 0, 1<<c|carrier), one(OpOust, a, c), one(OpOust, b, c), one(OpRoom, c, 0), one(OpRemove, c, any), one(OpHeal, 0, 0)}
+	case 2:
+		return []Step{one(OpOust, a, c), one(OpOust, b, c), one(OpRoom, c, 0)}
+	case 3: // one alone, after a day or not
+		steps := []Step{one(OpOust, a, c), day, one(OpOust, a, c), one(OpRoom, c, 0), day}
+		return steps[r.IntN(2) : 3+r.IntN(3)]
+	case 4:
+		return []Step{one(OpLie, a, c), one(OpRoom, c, 0)}
+	case 5: // each removes the other
+		return []Step{one(OpCut, 0, apart), one(OpOust, a, b), one(OpOust, b, a), one(OpOust, c, a), one(OpHeal, 0, 0)}
+	case 6: // the recovery code puts an owner out who hears nothing of it
+		return []Step{one(OpCut, 0, 1<<c|carrier), one(OpRecover, any, c), one(OpRoom, c, 0), one(OpAdmit, c, r.IntN(p.Nodes)), one(OpRemove, c, any), one(OpHeal, 0, 0)}
+	default: // a tree of owners
+		return []Step{one(OpPromote, a, any), one(OpPromote, any, r.IntN(p.Nodes))}
+	}
+}
+
+// compacts draws checkpoints and what is done beside them.
+func (p Program) compacts(r *rand.Rand, wait func() time.Duration) []Step {
+	one := func(op Op, a, b int) Step { return Step{op, a, b, wait()} }
+	any, a, b := r.IntN(p.Nodes), r.IntN(p.Owners), r.IntN(p.Owners)
+	cut := one(OpCut, 0, 1<<b|1<<r.IntN(p.Nodes))
+	switch r.IntN(5) {
+	case 0:
+		return []Step{one(OpCheckpoint, any, 0), one(OpRoom, b, 0)}
+	case 1: // it asks, and some do not answer
+		return []Step{cut, one(OpRoom, b, 0), {OpNothing, 0, 0, foreknown}, one(OpCheckpoint, a, 0), one(OpHeal, 0, 0)}
+	case 2: // it does not ask
+		return []Step{cut, one(OpRoom, b, 0), one(OpAdmit, b, any), one(OpApart, a, 0), one(OpRoom, a, 0), one(OpHeal, 0, 0)}
+	case 3: // two at once
+		return []Step{cut, one(OpApart, a, 0), one(OpRoom, b, 0), one(OpApart, b, 0), one(OpRename, b, any), one(OpHeal, 0, 0)}
+	default:
+		return []Step{one(OpKillAt, any, 1+r.IntN(4)), one(OpApart, any, 0), one(OpNothing, 0, 0), one(OpStart, any, 0)}
 	}
 }
 

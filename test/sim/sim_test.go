@@ -62,7 +62,7 @@ func TestSim_Seeds(t *testing.T) {
 	var next, done atomic.Uint64
 	var mu sync.Mutex
 	var took []time.Duration
-	began, virtual := time.Now(), time.Duration(0)
+	began, virtual, apart := time.Now(), time.Duration(0), 0
 	t.Run("all", func(t *testing.T) {
 		for core := range runtime.GOMAXPROCS(0) {
 			t.Run(fmt.Sprint("core", core), func(t *testing.T) {
@@ -83,6 +83,9 @@ func TestSim_Seeds(t *testing.T) {
 					mu.Lock()
 					took = append(took, res.Took)
 					virtual += res.Total
+					if res.Apart {
+						apart++
+					}
 					mu.Unlock()
 				}
 			})
@@ -93,8 +96,8 @@ func TestSim_Seeds(t *testing.T) {
 	}
 	slices.Sort(took)
 	secs := time.Since(began).Seconds()
-	t.Logf("measured: %d seeds in %.1f s, %.1f a second, %.0f s of virtual time; agreed after calm: median %v, slowest %v",
-		done.Load(), secs, float64(done.Load())/secs, virtual.Seconds(), took[len(took)/2], took[len(took)-1])
+	t.Logf("measured: %d seeds in %.1f s, %.1f a second, %.0f s of virtual time; agreed after calm: median %v, slowest %v; %d homes in two parts that put each other out",
+		done.Load(), secs, float64(done.Load())/secs, virtual.Seconds(), took[len(took)/2], took[len(took)-1], apart)
 }
 
 // explain shows a failure with the shortest program that shows it too.

@@ -15,6 +15,7 @@ import (
 type Result struct {
 	Took  time.Duration // virtual, from calm to agreement
 	Total time.Duration // virtual, of all
+	Apart bool          // it ended as two homes that put each other out
 	Log   string        // what the nodes logged last
 }
 
@@ -45,18 +46,20 @@ func Run(p Program, root string) (res Result, err error) {
 		}
 	}
 	res.Took, err = w.calm()
+	res.Apart = w.parted()
 	return res, err
 }
 
 // create makes the home and lets the first nodes join.
-func (w *World) create() error {
+func (w *World) create() (err error) {
 	first := w.nodes[0]
 	if err := w.open(first); err != nil {
 		return err
 	}
-	if _, err := first.log.Create(first.key, trust.CreateParams{HomeName: "Home", Name: w.fresh()}); err != nil {
+	if w.code, err = first.log.Create(first.key, trust.CreateParams{HomeName: "Home", Name: w.fresh()}); err != nil {
 		return err
 	}
+	w.root = devices.NodeID(first.log.Roster().Home)
 	first.joined = true
 	if err := w.up(first); err != nil {
 		return err
@@ -88,6 +91,11 @@ func (w *World) settle(wait time.Duration) error {
 	time.Sleep(wait)
 	synctest.Wait()
 	for _, n := range w.nodes {
+		if n.runs() {
+			if _, err := n.do(func() error { return n.log.Review() }); err != nil {
+				return err
+			}
+		}
 		if n.mesh != nil && n.crash.happened() {
 			w.log.note("node %d was killed in a write", n.i)
 			if err := w.down(n, false); err != nil {
@@ -95,7 +103,10 @@ func (w *World) settle(wait time.Duration) error {
 			}
 		}
 	}
-	w.multicast()
+	if !w.blind {
+		w.multicast()
+	}
+	synctest.Wait()
 	return w.check()
 }
 
@@ -111,6 +122,13 @@ func (w *World) apply(s Step) error {
 		w.net.SetWeather(Weather{Delay: time.Duration(s.A) * time.Millisecond, Loss: float64(s.B) / 100})
 	case OpClock:
 		a.clock.Store(int64(s.B) * int64(time.Hour))
+		w.jumped = true
+	case OpDay:
+		w.day()
+	case OpBlind:
+		w.blind = true
+	case OpMove, OpSwap:
+		return w.move(a, b, s.Op == OpSwap)
 	case OpStart, OpOld:
 		return w.start(a, s.Op == OpOld)
 	case OpForge:
@@ -126,23 +144,6 @@ func (w *World) apply(s Step) error {
 		w.publish(a, s.B)
 	case OpAppend:
 		w.append(a)
-	case OpAdmit:
-		return w.admit(a, b, devices.RoleDevice)
-	case OpRemove:
-		if b != a && b.i != 0 { // of owners node 0 alone removes, all others being of its family
-			w.edit(a, b, trust.OpRemove, "")
-		}
-	case OpRename:
-		w.edit(a, b, trust.OpName, w.fresh())
-	case OpRoom:
-		w.room(a)
-	case OpBoth:
-		w.edit(a, b, trust.OpName, w.fresh())
-		w.room(a)
-		if w.nodes[0].runs() {
-			w.edit(w.nodes[0], b, trust.OpName, w.fresh())
-			w.room(w.nodes[0])
-		}
 	case OpKill, OpPower:
 		return w.down(a, s.Op == OpPower)
 	case OpKillAt:
@@ -152,6 +153,8 @@ func (w *World) apply(s Step) error {
 		raw, err := os.ReadFile(a.file())
 		a.copy = raw
 		return err
+	default:
+		return w.govern(s.Op, a, b)
 	}
 	return nil
 }
@@ -163,53 +166,6 @@ func (w *World) part(set int) {
 		side[n.host] = uint32(set>>n.i) & 1
 	}
 	w.net.Cut(side)
-}
-
-// admit lets b join by a: the edit, then the log in b's store, then b starts. What lies
-// between in a real joining is package pairing's and has its own crash tests.
-func (w *World) admit(a, b *node, role devices.Role) error {
-	if b.i == 0 || a == b || !a.runs() {
-		return nil
-	}
-	name := w.fresh()
-	w.model.intends(a.id, trust.OpAdmit, b.id, name)
-	c := trust.Candidate{Key: devices.CompressedKey(&b.key.PublicKey), Role: role, Name: name}
-	certain, _ := a.do(func() error { _, err := a.log.Admit(a.key, c); return err })
-	if !certain || b.joined || !a.log.Roster().Has(b.id) {
-		return nil // killed, or refused: what that means is seen in the logs
-	}
-	if err := w.open(b); err != nil {
-		return err
-	}
-	if err := b.log.Adopt(a.log.Edits(), a.log.Roster().Home, b.id); err != nil {
-		return err
-	}
-	b.joined = true
-	if b.i == w.prog.hostile() { // it has no mesh, and says what it likes
-		return b.store.Close()
-	}
-	return w.up(b)
-}
-
-// edit lets a change what the home says about b.
-func (w *World) edit(a, b *node, op trust.Op, name string) {
-	m, ok := a.log.Roster().Members[b.id]
-	if !ok {
-		return
-	}
-	w.model.intends(a.id, op, b.id, name)
-	_, _ = a.do(func() error {
-		if op == trust.OpRemove {
-			return a.log.Remove(a.key, m.Slug)
-		}
-		return a.log.Rename(a.key, m.Slug, name, "")
-	})
-}
-
-func (w *World) room(a *node) {
-	name := w.fresh()
-	w.model.intends(a.id, trust.OpName, devices.NodeID{}, name)
-	_, _ = a.do(func() error { return a.log.SetRoom(a.key, name) })
 }
 
 // calm ends all faults, starts everybody, and waits until all agree.
@@ -236,6 +192,15 @@ func (w *World) calm() (time.Duration, error) {
 			}
 		}
 	}
+	took, err := w.agree()
+	if err != nil {
+		return took, err
+	}
+	return took, errors.Join(w.homeTime(), w.afterDays())
+}
+
+// agree waits until all who take each other for members agree.
+func (w *World) agree() (time.Duration, error) {
 	began := time.Now()
 	for {
 		if err := w.settle(time.Second); err != nil {
@@ -244,10 +209,33 @@ func (w *World) calm() (time.Duration, error) {
 		why := w.agreed()
 		took := time.Since(began)
 		if why == nil {
-			return took, errors.Join(w.final(), w.homeTime())
+			return took, w.final()
 		}
 		if took > calmTime {
 			return took, fmt.Errorf("not agreed %v after calm: %w", took, why)
 		}
 	}
+}
+
+// afterDays lets days pass if somebody waits for them, with all clocks right, and looks
+// again: in the end all fold the same.
+func (w *World) afterDays() error {
+	if !w.model.someoneWaits() {
+		return nil
+	}
+	for _, n := range w.nodes {
+		n.clock.Store(0)
+	}
+	for range 2 { // one of them for who knew no time before
+		if err := w.settle(clocksTold); err != nil {
+			return err
+		}
+		w.day()
+	}
+	if err := w.settle(clocksTold); err != nil {
+		return err
+	}
+	w.overdue = true
+	_, err := w.agree()
+	return err
 }

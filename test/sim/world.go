@@ -74,10 +74,12 @@ type node struct {
 	joined bool         // its store holds the home's log
 	clock  atomic.Int64 // how far its wall clock is off, in nanoseconds
 	copy   []byte       // of its store, older
+	since  time.Time    // when its process began
 
 	store *devices.Store
 	log   *trust.Log
 	mesh  *overlay.Mesh
+	clk   atomic.Pointer[overlay.Mesh] // the same, for the log's home time
 	stop  context.CancelFunc
 	done  chan error
 	crash *crash
@@ -86,6 +88,8 @@ type node struct {
 	pause  time.Duration               // until the one after
 	seen   map[string]order            // what it last showed of each record
 	logged map[devices.NodeID][]string // and of each writer's log
+	held   map[trust.Hash]time.Time    // the edits in its log, and when they were first seen there
+	base   *edit                       // its checkpoint
 }
 
 func (n *node) runs() bool { return n.mesh != nil && !n.crash.happened() }
@@ -145,6 +149,16 @@ type World struct {
 	log   *journal
 	count int // of names and bodies, so that each is new
 
+	code    trust.RecoveryCode
+	root    devices.NodeID // the recovery code's
+	days    atomic.Int64   // that passed by all clocks, in nanoseconds
+	dated   time.Time      // when the last of them passed
+	jumped  bool           // a clock was wrong
+	apart   bool           // a checkpoint was made without asking who agrees
+	blind   bool           // nobody hears announcements of addresses any more
+	moves   int            // addresses given
+	overdue bool           // whoever waited 24 hours has waited long enough
+
 	olds    []records.Signed // every record that was ever stored, for replays
 	attacks sync.WaitGroup
 	breach  error // a stranger was let in; guarded by log.mu
@@ -161,7 +175,7 @@ func newWorld(p Program, root string) *World {
 		keys[n.id] = &n.key.PublicKey
 		w.nodes = append(w.nodes, n)
 	}
-	w.model = newModel(keys, w.nodes[0].id)
+	w.model = newModel(keys)
 	return w
 }
 
@@ -174,17 +188,21 @@ func (w *World) open(n *node) error {
 	if n.store, err = devices.OpenStore(n.dir, devices.StoreOptions{Hook: n.crash.hook}); err != nil {
 		return err
 	}
-	if n.log, err = trust.OpenLog(n.store); err != nil {
-		return err
-	}
-	return nil
+	n.since = time.Now()
+	n.log, err = trust.OpenLog(n.store, trust.Options{HomeTime: func() (time.Time, bool) {
+		if m := n.clk.Load(); m != nil {
+			return m.HomeTime()
+		}
+		return time.Time{}, false // the log is opened first
+	}})
+	return err
 }
 
 func (w *World) up(n *node) error {
 	logger := slog.New(slog.NewTextHandler(w.log.of(n.i), &slog.HandlerOptions{Level: slog.LevelInfo}))
 	mesh, err := overlay.New(overlay.Config{
 		Key: n.key, Roster: n.log, Store: n.store, Network: n.host, Logger: logger,
-		Clock: func() time.Time { return time.Now().Add(time.Duration(n.clock.Load())) }, Built: w.log.began,
+		Clock: func() time.Time { return time.Now().Add(time.Duration(n.clock.Load() + w.days.Load())) }, Built: w.log.began,
 	})
 	if err != nil {
 		return err
@@ -194,6 +212,7 @@ func (w *World) up(n *node) error {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	n.mesh, n.stop, n.done = mesh, stop, make(chan error, 1)
+	n.clk.Store(mesh)
 	done := n.done
 	go func() {
 		defer close(done) // a crash ends Run without a word
@@ -247,6 +266,7 @@ func (w *World) down(n *node, power bool) error {
 	}
 	n.stop()
 	err := errors.Join(<-n.done, n.store.Close())
+	n.clk.Store(nil)
 	n.mesh, n.log, n.store = nil, nil, nil
 	return err
 }
@@ -261,7 +281,7 @@ func (w *World) start(n *node, old bool) error {
 		if err := os.WriteFile(n.file(), n.copy, 0o600); err != nil {
 			return err
 		}
-		n.seen = map[string]order{}
+		n.seen, n.held, n.base = map[string]order{}, nil, nil
 		w.model.losesTail(n.id)
 	}
 	for k := range n.seen { // of others what came last may not be on disk yet; its own is
