@@ -26,6 +26,10 @@ type LegConfig struct {
 	Remote       string // slug of the other side, for file names and logs
 	Capabilities profiles.Capabilities
 	Logger       *slog.Logger
+	Endpoint     Endpoint // source and sink; nil: the device's own
+	// Direct makes a leg without a network, from this source to the device's own sink: there is
+	// no offer and no answer.
+	Direct Endpoint
 }
 
 // Leg is one media connection (RFC 8829 offer and answer). Nothing is opened before

@@ -114,7 +114,7 @@ func dialCamera(ctx context.Context, raw string, timing cameraTiming, tcp *atomi
 	c.client = &gortsplib.Client{
 		ReadTimeout: timing.silence, WriteTimeout: farewell, InitialUDPReadTimeout: min(udpTrial, timing.silence/2), UserAgent: "Hallway",
 		AnyPortEnable: true, // some cameras do not say from where they send
-		DialContext: c.dial, OnResponse: tameResponse, OnTransportSwitch: func(error) { tcp.Store(true) },
+		DialContext:   c.dial, OnResponse: tameResponse, OnTransportSwitch: func(error) { tcp.Store(true) },
 		OnPacketLost: func(error) {}, OnDecodeError: func(error) {}, // by default it logs
 	}
 	if tcp.Load() {

@@ -75,6 +75,9 @@ func New(cfg Config) *Factory {
 
 // NewLeg implements sessions.Media.
 func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
+	if cfg.Direct != nil {
+		return newDirect(f.cfg.Endpoint, cfg), nil
+	}
 	f.once.Do(f.build)
 	if f.err != nil {
 		return nil, f.err
