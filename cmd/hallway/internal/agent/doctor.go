@@ -30,7 +30,8 @@ const (
 
 // question goes from doctor to doctor in an OPTIONS (sessions.QuestionType).
 type question struct {
-	Call string `json:"call,omitempty"` // why can you not call this name? Empty: which home do you know?
+	Call   string `json:"call,omitempty"`   // why can you not call this name? Empty: which home do you know?
+	Camera string `json:"camera,omitempty"` // an owner's: look at this camera, and speak for it once it is adopted
 }
 
 // reply answers a question.
@@ -38,6 +39,7 @@ type reply struct {
 	Epoch     uint64         `json:"epoch"`
 	Heads     []string       `json:"heads"`
 	Diagnosis *api.Diagnosis `json:"diagnosis,omitempty"`
+	Camera    *cameraReply   `json:"camera,omitempty"`
 }
 
 // Doctor implements api.Backend: what only the running agent knows.
@@ -133,6 +135,9 @@ func readReply(raw []byte) (reply, error) {
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return reply{}, err
 	}
+	if c := r.Camera; c != nil {
+		c.Fault, c.Left, c.Tracks = shown(c.Fault), shown(c.Left), c.Tracks[:min(len(c.Tracks), maxReplyTracks)]
+	}
 	d := r.Diagnosis
 	if d == nil {
 		return r, nil
@@ -215,6 +220,12 @@ func (a *Agent) answerDoctor(ctx context.Context, from devices.Device, raw []byt
 		return nil, fmt.Errorf("a question that cannot be read: %w", err)
 	}
 	r := reply{Epoch: a.epoch(), Heads: a.heads()}
+	if q.Camera != "" {
+		var err error
+		if r.Camera, err = a.answerCamera(ctx, from, q.Camera); err != nil {
+			return nil, err
+		}
+	}
 	if q.Call != "" {
 		a.log.Info("a member's doctor asks about calls from here", "peer", from.Slug)
 		d := a.diagnose(ctx, q.Call)
