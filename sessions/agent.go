@@ -138,7 +138,7 @@ func (a *Agent) checkFlows() {
 			c.finish(ending{code: statusForbidden, words: d.device.Name + " no longer belongs to this home."})
 			continue
 		}
-		if slug := c.foreign(d); slug != "" && !a.isAdopted(slug) {
+		if slug := c.foreign(d); slug != "" && (!a.isAdopted(slug) || c.as.Foreign && !a.isSpoken(slug)) {
 			c.finish(ending{code: statusForbidden, words: "The camera " + slug + " no longer belongs to this home.", bye: true})
 			continue
 		}
@@ -160,6 +160,11 @@ func (a *Agent) checkFlows() {
 func (a *Agent) isAdopted(slug string) bool {
 	r, ok := a.cfg.Resolver().Resolve(slug)
 	return ok && r.Kind == devices.KindForeign
+}
+
+func (a *Agent) isSpoken(slug string) bool {
+	_, ok := a.speaks(slug)
+	return ok
 }
 
 // self is this device's row of the directory.

@@ -126,8 +126,10 @@ func mediaWords(err error) string {
 	if err == nil {
 		err = ErrMediaFailed
 	}
-	return "The call ended: " + err.Error() + "."
+	return callEnded + err.Error() + "."
 }
+
+const callEnded = "The call ended: "
 
 // finish is the one way in which every call ends: it frees camera and microphone,
 // settles all dialogs and tells the watchers. Only the first call of it counts.

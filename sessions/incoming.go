@@ -155,7 +155,7 @@ func (a *Agent) onInvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 	c := a.newCall(idOf(id, self), "in", StateIncoming, caller.AOR, to)
 	c.as = self
 	p := a.persona(self)
-	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: caller.Slug, Capabilities: p.Capability, Logger: a.log, Endpoint: p.Endpoint})
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: caller.Slug, Peer: peer, Capabilities: p.Capability, Logger: a.log, Endpoint: p.Endpoint})
 	if err != nil {
 		a.refuse(req, tx, err)
 		return
@@ -322,10 +322,11 @@ func (a *Agent) onBye(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
 	if h := req.GetHeader("Reason"); h != nil && strings.Contains(h.Value(), elsewhere) {
 		words = "Answered on another device."
 	}
-	if why := reasonOf(req); why != "" {
+	code, why := reasonOf(req)
+	if why != "" {
 		words = d.device.Name + " ended the call: " + why
 	}
-	c.finish(ending{code: statusOK, words: words})
+	c.finish(ending{code: max(code, statusOK), words: words})
 }
 
 // reinvite answers a changed offer with what the leg can do (RFC 3261 section 14.2).

@@ -161,7 +161,7 @@ func (c *Call) try(ctx context.Context, self devices.Device, i int, b *branch) o
 		}
 		return outcome{code: sip.StatusServiceUnavailable, err: err}
 	}
-	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: b.device.Slug, Capabilities: b.match.Caller(), Logger: a.log})
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: b.device.Slug, Peer: b.device.Node, Capabilities: b.match.Caller(), Logger: a.log})
 	if err != nil {
 		return outcome{code: 500, err: err}
 	}

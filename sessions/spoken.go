@@ -126,22 +126,25 @@ func people(all []devices.Device) []devices.Device {
 	return out
 }
 
-// reasonOf is what the other side says about the end of a call that failed, fit to be shown.
-func reasonOf(req *sip.Request) string {
+// reasonOf is what the other side says about the end of a call that failed (RFC 3326), fit
+// to be shown.
+func reasonOf(req *sip.Request) (code int, text string) {
 	h := req.GetHeader("Reason")
 	if h == nil {
-		return ""
+		return 0, ""
 	}
-	var code int
 	_, rest, _ := strings.Cut(h.Value(), "cause=")
-	if _, err := fmt.Sscanf(rest, "%d", &code); err != nil || code < 400 {
-		return ""
+	if _, err := fmt.Sscanf(rest, "%d", &code); err != nil || code < 400 || code > 699 {
+		return 0, ""
 	}
 	_, text, ok := strings.Cut(h.Value(), `text="`)
 	text, _, closed := strings.Cut(text, `"`)
 	if !ok || !closed {
-		return ""
+		return 0, ""
 	}
 	text = strings.Map(printable, text)
-	return strings.ToValidUTF8(text[:min(len(text), maxPhrase)], "")
+	for _, p := range []string{callEnded, ErrMediaFailed.Error() + ": "} {
+		text = strings.TrimPrefix(text, p)
+	}
+	return code, strings.ToValidUTF8(text[:min(len(text), maxPhrase)], "")
 }

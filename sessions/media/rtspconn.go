@@ -73,6 +73,7 @@ type cameraConn struct {
 	late   atomic.Bool
 	dials  atomic.Int32
 	other  atomic.Bool // a redirect led elsewhere
+	spoke  atomic.Bool // it gave an answer
 	base   *base.URL
 }
 
@@ -114,7 +115,11 @@ func dialCamera(ctx context.Context, raw string, timing cameraTiming, tcp *atomi
 	c.client = &gortsplib.Client{
 		ReadTimeout: timing.silence, WriteTimeout: farewell, InitialUDPReadTimeout: min(udpTrial, timing.silence/2), UserAgent: "Hallway",
 		AnyPortEnable: true, // some cameras do not say from where they send
-		DialContext:   c.dial, OnResponse: tameResponse, OnTransportSwitch: func(error) { tcp.Store(true) },
+		DialContext:   c.dial, OnTransportSwitch: func(error) { tcp.Store(true) },
+		OnResponse: func(res *base.Response) {
+			c.spoke.Store(true)
+			tameResponse(res)
+		},
 		OnPacketLost: func(error) {}, OnDecodeError: func(error) {}, // by default it logs
 	}
 	if tcp.Load() {

@@ -43,6 +43,9 @@ func (c *cameraConn) words(err error) error {
 	case errors.As(err, &liberrors.ErrClientTCPTimeout{}), errors.As(err, &liberrors.ErrClientUDPTimeout{}):
 		return errors.New("the camera stopped sending")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		if !c.spoke.Load() {
+			return fmt.Errorf("%s takes the connection but gives no answer; does it speak RTSP?", where)
+		}
 		return errors.New("the camera closed the connection")
 	case errors.Is(err, context.Canceled), errors.As(err, &liberrors.ErrClientTerminated{}):
 		return err

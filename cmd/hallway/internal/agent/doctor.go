@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -57,7 +58,15 @@ func (a *Agent) Doctor(ctx context.Context) []api.Check {
 		g.Go(func() error { found[i] = a.examine(ctx, d); return nil })
 	}
 	_ = g.Wait()
-	return append(out, found...)
+	out = append(out, found...)
+	for _, d := range a.dir.Snapshot().Spoken {
+		c := api.Check{Name: d.Slug, Level: "ok", Words: "the camera answers the device that speaks for it"}
+		if d.Status != devices.Reachable {
+			c.Level, c.Words, c.Advice = "fail", cmp.Or(d.Fault, "the device that speaks for it cannot be reached"), "`hallway doctor "+d.Slug+"` tells why"
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 func (a *Agent) examine(ctx context.Context, d devices.Device) api.Check {
