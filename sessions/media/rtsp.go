@@ -86,10 +86,7 @@ func (s *cameraSource) run(ctx context.Context) {
 		if time.Since(began) > s.timing.reset {
 			pause = s.timing.first
 		}
-		s.mu.Lock()
-		silent := time.Since(s.heard)
-		s.mu.Unlock()
-		if final(err) || silent+pause > s.timing.patience {
+		if final(err) || s.silent()+pause > s.timing.patience {
 			s.fail(err)
 			return
 		}
@@ -140,7 +137,14 @@ func (s *cameraSource) session(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.play()
+	return c.play(s.silent)
+}
+
+// silent is how long the camera has sent nothing that could be used.
+func (s *cameraSource) silent() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.heard)
 }
 
 func (s *cameraSource) receive(o *outlet, p *rtp.Packet) {

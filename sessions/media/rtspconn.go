@@ -50,6 +50,7 @@ var (
 	ErrCameraPath     = errors.New("the camera has no stream at this address; look the path up in its manual")
 	ErrCameraCodec    = errors.New("the camera sends nothing that can be passed on")
 	errRedirect       = errors.New("the camera sends its viewers to another host, which is not followed")
+	errSilent         = errors.New("the camera sends nothing that can be used")
 	errSetupTime      = errors.New("the camera takes connections but does not answer in time")
 )
 
@@ -68,6 +69,7 @@ type cameraConn struct {
 	client *gortsplib.Client
 	url    *base.URL
 	tcp    *atomic.Bool
+	timing cameraTiming
 	stop   func() bool // of the wait for ctx
 	timer  *time.Timer // of the setup
 	late   atomic.Bool
@@ -111,7 +113,7 @@ func dialCamera(ctx context.Context, raw string, timing cameraTiming, tcp *atomi
 	if err != nil {
 		return nil, err
 	}
-	c := &cameraConn{url: u, tcp: tcp}
+	c := &cameraConn{url: u, tcp: tcp, timing: timing}
 	c.client = &gortsplib.Client{
 		ReadTimeout: timing.silence, WriteTimeout: farewell, InitialUDPReadTimeout: min(udpTrial, timing.silence/2), UserAgent: "Hallway",
 		AnyPortEnable: true, // some cameras do not say from where they send
@@ -161,8 +163,8 @@ func tameResponse(res *base.Response) {
 	for p := range strings.SplitSeq(params, ";") {
 		var n int
 		if t, ok := strings.CutPrefix(strings.TrimSpace(p), "timeout="); ok {
-			if _, err := fmt.Sscanf(t, "%d", &n); err != nil || n < minKeepalive || n > maxKeepalive {
-				res.Header["Session"] = base.HeaderValue{id} // check: keepalive period
+			if _, err := fmt.Sscanf(t, "%d", &n); err != nil || n < minKeepalive || n > maxKeepalive { // check: keepalive period
+				res.Header["Session"] = base.HeaderValue{id}
 				return
 			}
 		}
@@ -264,15 +266,32 @@ func (c *cameraConn) setup(f found, receive func(*rtp.Packet)) error {
 	return nil
 }
 
-// play reads until the connection ends, and says why it did.
-func (c *cameraConn) play() error {
+// play reads until the connection ends, and says why it did. A camera that talks but sends
+// nothing that can be used, of which silent tells, is left after a while.
+func (c *cameraConn) play(silent func() time.Duration) error {
 	if _, err := c.client.Play(nil); err != nil {
 		return c.words(err)
 	}
 	if !c.timer.Stop() {
 		return errSetupTime
 	}
-	return c.words(c.client.Wait())
+	began := time.Now()
+	ended := make(chan error, 1)
+	go func() { ended <- c.client.Wait() }()
+	look := time.NewTicker(c.timing.silence / 2)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return c.words(err)
+		case <-look.C:
+			if min(silent(), time.Since(began)) > c.timing.silence {
+				c.client.Close()
+				<-ended
+				return errSilent
+			}
+		}
+	}
 }
 
 func (c *cameraConn) close() {

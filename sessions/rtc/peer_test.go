@@ -32,6 +32,11 @@ func TestTwoLegsToOnePeer(t *testing.T) {
 	waitFor(t, "both see", func() bool { return received(0) > 0 && received(1) > 0 })
 	before := []uint64{received(0), received(1)}
 	waitFor(t, "both go on seeing", func() bool { return received(0) > before[0]+50 && received(1) > before[1]+50 })
+	for i, v := range views {
+		if lost := v.leg.Stats().Video.Lost; lost != 0 {
+			t.Errorf("view %d lost %d packets to the other", i, lost)
+		}
+	}
 	if len(viewer.more) != 1 || len(viewer.more[0].muxes) == 0 {
 		t.Fatalf("%d further ports", len(viewer.more))
 	}
