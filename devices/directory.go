@@ -34,6 +34,11 @@ type Device struct {
 	Capabilities profiles.Capabilities `json:"capabilities"`
 	Behaviour    RecordBehaviour       `json:"behaviour"`
 	Addrs        []string              `json:"addrs,omitempty"`
+
+	// A foreign device that the home adopted: Node is the speaker that answers for it now.
+	Foreign  bool     `json:"foreign,omitempty"`
+	Speakers []NodeID `json:"speakers,omitempty"`
+	Fault    string   `json:"fault,omitempty"` // why it does not answer its speaker
 }
 
 // AORKind says what sort of thing an AOR names.
@@ -45,8 +50,7 @@ const (
 	KindRoom   AORKind = "room"
 	KindGroup  AORKind = "group"
 	KindPerson AORKind = "person"
-	// KindForeign is a foreign device that the home adopted: it has a name, but no
-	// device of the home answers for it yet.
+	// KindForeign is a foreign device that the home adopted: a member speaks for it.
 	KindForeign AORKind = "foreign"
 )
 
@@ -63,8 +67,15 @@ type Inputs struct {
 	Self    NodeID
 	Roster  *Roster
 	Records map[NodeID]DeviceRecord
+	Spoken  map[SpokenKey]ForeignRecord
 	Live    map[NodeID]Liveness
 	Foreign []Foreign
+}
+
+// SpokenKey names what one speaker says of one foreign device.
+type SpokenKey struct {
+	Slug    string
+	Speaker NodeID
 }
 
 // Snapshot is the directory at one moment. It is immutable: share it freely.
@@ -74,7 +85,7 @@ type Snapshot struct {
 	Rooms   []Room   // by slug
 	Groups  []Group
 	Persons []Person
-	Adopted []Adopted
+	Spoken  []Device // foreign devices that the home adopted, by slug
 	Foreign []Foreign
 	byAOR   map[string]Resolution // by slug
 }

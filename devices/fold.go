@@ -28,7 +28,9 @@ func Fold(in Inputs) *Snapshot {
 	s.Rooms = sortedValues(in.Roster.Rooms)
 	s.Groups = sortedValues(in.Roster.Groups)
 	s.Persons = sortedValues(in.Roster.Persons)
-	s.Adopted = sortedValues(in.Roster.Adopted)
+	for _, a := range sortedValues(in.Roster.Adopted) {
+		s.Spoken = append(s.Spoken, foldSpoken(in, a))
+	}
 	s.index()
 	return s
 }
@@ -58,6 +60,38 @@ func foldDevice(in Inputs, id NodeID, m Member) Device {
 	return d
 }
 
+// foldSpoken makes the row of a foreign device. Of several speakers the first counts for
+// which most is true: it has looked, it can be reached, the device answers it.
+func foldSpoken(in Inputs, a Adopted) Device {
+	d := Device{
+		AOR: AOR{Slug: a.Slug, Home: in.Roster.Home}, Slug: a.Slug, Name: a.Name, Room: a.Room, Class: a.Class,
+		Status: NeverSeen, Foreign: true, Speakers: a.Speakers,
+	}
+	best := -1
+	for _, id := range a.Speakers {
+		if !in.Roster.Has(id) {
+			continue
+		}
+		rec, known := in.Spoken[SpokenKey{a.Slug, id}]
+		rank, status := 0, NeverSeen
+		if known {
+			rank, status = 1, Unreachable
+		}
+		if known && (id == in.Self || in.Live[id].Reachable) {
+			rank = 2
+			if rec.Fault == "" {
+				rank, status = 3, Reachable
+			}
+		}
+		if rank > best {
+			best = rank
+			d.Node, d.Status, d.Fault, d.LastHeard = id, status, rec.Fault, in.Live[id].LastHeard
+			d.Capabilities, d.Behaviour = rec.Capabilities, rec.Behaviour
+		}
+	}
+	return d
+}
+
 func sortedValues[T any](m map[string]T) []T {
 	out := make([]T, 0, len(m))
 	for _, k := range slices.Sorted(maps.Keys(m)) {
@@ -78,10 +112,10 @@ func (s *Snapshot) index() {
 		add(KindRoom, r.Slug, r.Name, s.where(func(d Device) bool { return d.Room == r.Slug }))
 	}
 	for _, p := range s.Persons {
-		add(KindPerson, p.Slug, p.Name, s.where(func(d Device) bool { return slices.Contains(p.Nodes, d.Node) }))
+		add(KindPerson, p.Slug, p.Name, s.where(func(d Device) bool { return !d.Foreign && slices.Contains(p.Nodes, d.Node) }))
 	}
-	for _, a := range s.Adopted {
-		add(KindForeign, a.Slug, a.Name, nil)
+	for _, d := range s.Spoken {
+		add(KindForeign, d.Slug, d.Name, []Device{d})
 	}
 	for _, g := range s.Groups {
 		in := map[string]bool{}
@@ -92,11 +126,12 @@ func (s *Snapshot) index() {
 
 func (s *Snapshot) where(keep func(Device) bool) []Device {
 	var out []Device
-	for _, d := range s.Devices {
+	for _, d := range slices.Concat(s.Devices, s.Spoken) {
 		if keep(d) {
 			out = append(out, d)
 		}
 	}
+	slices.SortStableFunc(out, func(a, b Device) int { return cmp.Compare(a.Slug, b.Slug) })
 	return out
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -45,7 +46,7 @@ type Directory struct {
 func NewDirectory(self NodeID) *Directory {
 	d := &Directory{
 		work: make(chan func(), 64), done: make(chan struct{}),
-		in:   Inputs{Self: self, Records: map[NodeID]DeviceRecord{}},
+		in:   Inputs{Self: self, Records: map[NodeID]DeviceRecord{}, Spoken: map[SpokenKey]ForeignRecord{}},
 		subs: map[chan Change]struct{}{},
 	}
 	d.snap.Store(Fold(d.in))
@@ -96,6 +97,18 @@ func (d *Directory) SetRecord(id NodeID, rec DeviceRecord) {
 	d.update(func(in *Inputs) { in.Records[id] = rec })
 }
 
+// SetSpoken takes what a speaker's verified record says of a foreign device; nil: nothing
+// any more.
+func (d *Directory) SetSpoken(slug string, speaker NodeID, rec *ForeignRecord) {
+	d.update(func(in *Inputs) {
+		if k := (SpokenKey{slug, speaker}); rec == nil {
+			delete(in.Spoken, k)
+		} else {
+			in.Spoken[k] = *rec
+		}
+	})
+}
+
 // SetLive takes what the flow table says; the map must not change afterwards.
 func (d *Directory) SetLive(live map[NodeID]Liveness) {
 	d.update(func(in *Inputs) { in.Live = live })
@@ -138,13 +151,23 @@ func (d *Directory) publish(c Change) {
 // heard again is none.
 func diff(before, after *Snapshot) []Change {
 	var out []Change
-	old := map[NodeID]Device{}
-	for _, x := range before.Devices {
-		old[x.Node] = x
+	type key struct { // a member is its node, a foreign device its name
+		node NodeID
+		slug string
 	}
-	for _, x := range after.Devices {
-		prev, ok := old[x.Node]
-		delete(old, x.Node)
+	keyOf := func(d Device) key {
+		if d.Foreign {
+			return key{slug: d.Slug}
+		}
+		return key{node: d.Node}
+	}
+	old := map[key]Device{}
+	for _, x := range slices.Concat(before.Devices, before.Spoken) {
+		old[keyOf(x)] = x
+	}
+	for _, x := range slices.Concat(after.Devices, after.Spoken) {
+		prev, ok := old[keyOf(x)]
+		delete(old, keyOf(x))
 		a, b := x, prev
 		a.LastHeard, b.LastHeard = time.Time{}, time.Time{}
 		switch {

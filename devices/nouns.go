@@ -205,8 +205,9 @@ type Roster struct {
 type Adopted struct {
 	Slug     string   `json:"slug"`
 	Name     string   `json:"name"`
+	Room     string   `json:"room,omitempty"` // slug of its room, may be empty
 	Class    Class    `json:"class"`
-	URI      string   `json:"uri"`      // where a speaker reaches it, e.g. "rtsp://192.0.2.9/stream"
+	URI      string   `json:"uri"`      // where a speaker reaches it, e.g. "rtsp://192.0.2.9/stream"; never with a password
 	Speakers []NodeID `json:"speakers"` // who may speak for it
 }
 
@@ -233,6 +234,14 @@ type DeviceRecord struct {
 	Addrs        []netip.AddrPort      `cbor:"2,keyasint"` // member port on every usable address
 	Version      string                `cbor:"3,keyasint"`
 	Behaviour    RecordBehaviour       `cbor:"4,keyasint"`
+}
+
+// ForeignRecord is the body of a speaker's record about a foreign device: what that can do,
+// and whether it answers, as this speaker finds.
+type ForeignRecord struct {
+	Capabilities profiles.Capabilities `cbor:"1,keyasint"`
+	Behaviour    RecordBehaviour       `cbor:"2,keyasint"`
+	Fault        string                `cbor:"3,keyasint,omitempty"` // why it does not answer, in words
 }
 
 // RecordBehaviour is the part of a profile's behaviour that callers need to know.

@@ -46,7 +46,21 @@ func (r *Roster) Allows(right Right, caller, callee NodeID, now time.Time, ok bo
 	if !r.Has(caller) || !r.Has(callee) {
 		return false
 	}
-	for _, level := range r.subjectsOf(callee) {
+	return r.allows(right, caller, r.subjectsOf(callee), now, ok)
+}
+
+// AllowsOn is Allows for a foreign device of that slug: its own rule counts, then that of
+// its room, then that for everything.
+func (r *Roster) AllowsOn(right Right, caller NodeID, slug string, now time.Time, ok bool) bool {
+	if r == nil {
+		return false
+	}
+	a, adopted := r.Adopted[slug]
+	return adopted && r.Has(caller) && r.allows(right, caller, [][]string{{slug}, {a.Room}, {Everybody}}, now, ok)
+}
+
+func (r *Roster) allows(right Right, caller NodeID, levels [][]string, now time.Time, ok bool) bool {
+	for _, level := range levels {
 		found, allowed := false, true
 		for _, subject := range level {
 			if rule, exists := r.Rules[RuleKey{subject, right}]; exists {

@@ -138,8 +138,12 @@ func (a *Agent) checkFlows() {
 			c.finish(ending{code: statusForbidden, words: d.device.Name + " no longer belongs to this home."})
 			continue
 		}
+		if slug := c.foreign(d); slug != "" && (!a.isAdopted(slug) || c.as.Foreign && !a.isSpoken(slug)) {
+			c.finish(ending{code: statusForbidden, words: "The camera " + slug + " no longer belongs to this home.", bye: true})
+			continue
+		}
 		c.mu.Lock()
-		if a.cfg.Flows.HasSIP(d.peer) {
+		if d.peer == a.cfg.Self || a.cfg.Flows.HasSIP(d.peer) {
 			c.goneSince = time.Time{}
 		} else if c.goneSince.IsZero() {
 			c.goneSince = time.Now()
@@ -150,6 +154,17 @@ func (a *Agent) checkFlows() {
 			c.finish(ending{code: sip.StatusServiceUnavailable, words: "The connection to " + d.device.Name + " was lost."})
 		}
 	}
+}
+
+// isAdopted reports whether the home still has a foreign device of that name.
+func (a *Agent) isAdopted(slug string) bool {
+	r, ok := a.cfg.Resolver().Resolve(slug)
+	return ok && r.Kind == devices.KindForeign
+}
+
+func (a *Agent) isSpoken(slug string) bool {
+	_, ok := a.speaks(slug)
+	return ok
 }
 
 // self is this device's row of the directory.

@@ -19,6 +19,8 @@ type Call struct {
 	ctx    context.Context // ends with the call
 	cancel context.CancelFunc
 
+	as devices.Device // who is called here: this device, or a foreign one; zero for calls from here
+
 	changing sync.Mutex // held while an offer of either side waits for its answer
 
 	mu        sync.Mutex
@@ -124,8 +126,10 @@ func mediaWords(err error) string {
 	if err == nil {
 		err = ErrMediaFailed
 	}
-	return "The call ended: " + err.Error() + "."
+	return callEnded + err.Error() + "."
 }
+
+const callEnded = "The call ended: "
 
 // finish is the one way in which every call ends: it frees camera and microphone,
 // settles all dialogs and tells the watchers. Only the first call of it counts.
@@ -142,7 +146,7 @@ func (c *Call) finish(e ending) {
 	c.info.State, c.info.Ended, c.info.Code, c.info.Reason, c.info.Missed = StateEnded, time.Now(), e.code, e.words, e.missed
 	d, in := c.dialog, c.incoming
 	c.dialog, c.incoming = nil, nil // the history keeps what people see, not two megabytes of media
-	tell := e.bye && d != nil && d.established
+	tell := e.bye && d != nil && d.established && d.peer != c.a.cfg.Self
 	c.mu.Unlock()
 	c.cancel() // ends branches that still ring
 	if in != nil {
@@ -162,8 +166,12 @@ func (c *Call) finish(e ending) {
 	c.a.log.Info("call ended", "call", c.id, "reason", e.words)
 	c.a.tell(c.Info())
 	if tell {
-		if !c.a.spawn(func() { c.a.bye(d, nil) }) {
-			c.a.bye(d, nil) // the agent is stopping: say it before the flows go
+		var why sip.Header
+		if e.code >= 400 {
+			why = reasonHeader(e.code, e.words)
+		}
+		if !c.a.spawn(func() { c.a.bye(d, why) }) {
+			c.a.bye(d, why) // the agent is stopping: say it before the flows go
 		}
 	}
 }

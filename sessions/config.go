@@ -64,7 +64,9 @@ type Config struct {
 	Capability profiles.Capabilities // of this device
 	AutoAnswer bool                  // the owner's rule for this device
 	Version    string
-	Logger     *slog.Logger // nil discards
+	// Speaks finds a foreign device that this node speaks for now; nil: it speaks for none.
+	Speaks func(slug string) (Spoken, bool)
+	Logger *slog.Logger // nil discards
 	// Examine answers a question of another member's doctor, a body of QuestionType; nil
 	// refuses. It is called for few members at a time, and its context is bounded.
 	Examine func(ctx context.Context, from devices.Device, question []byte) (answer []byte, err error)

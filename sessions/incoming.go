@@ -1,7 +1,6 @@
 package sessions
 
 import (
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -116,17 +115,8 @@ func (a *Agent) mayClaim(req *sip.Request, peer devices.NodeID) (devices.Device,
 	return d, nil
 }
 
-// isForUs reports whether a name means this device: its own, or a room, group or person
-// that it belongs to.
-func (a *Agent) isForUs(u sip.Uri, self devices.Device) (devices.AOR, bool) {
-	if !strings.EqualFold(u.Host, self.AOR.Home.Domain()) {
-		return devices.AOR{}, false
-	}
-	r, ok := a.cfg.Resolver().Resolve(u.User)
-	return r.AOR, ok && slices.ContainsFunc(r.Devices, func(d devices.Device) bool { return d.Node == self.Node })
-}
-
-// screen decides, before anything rings or opens, whether an INVITE may come through.
+// screen decides, before anything rings or opens, whether an INVITE may come through. self
+// is who is called here: this device, or a foreign one that it speaks for.
 func (a *Agent) screen(req *sip.Request, peer devices.NodeID) (self, caller devices.Device, to devices.AOR, err error) {
 	if self, err = a.self(); err != nil {
 		return self, caller, to, refusal{statusNotFound, "Not Found"}
@@ -134,7 +124,7 @@ func (a *Agent) screen(req *sip.Request, peer devices.NodeID) (self, caller devi
 	if caller, err = a.mayClaim(req, peer); err != nil {
 		return self, caller, to, err
 	}
-	to, ok := a.isForUs(req.Recipient, self)
+	self, to, ok := a.callee(req.Recipient, self)
 	if !ok {
 		return self, caller, to, ErrUnknown
 	}
@@ -146,7 +136,7 @@ func (a *Agent) screen(req *sip.Request, peer devices.NodeID) (self, caller devi
 			return self, caller, to, refusal{statusForbidden, err.Error()}
 		}
 	}
-	if n := max(1, a.cfg.Behaviour.MaxCalls); len(a.live()) >= n {
+	if a.busy(self) {
 		return self, caller, to, refusal{statusBusy, "Busy Here"}
 	}
 	return self, caller, to, nil
@@ -162,8 +152,10 @@ func (a *Agent) onInvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 	if id == "" {
 		id = token(16)
 	}
-	c := a.newCall(id, "in", StateIncoming, caller.AOR, to)
-	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: id, Remote: caller.Slug, Capabilities: a.cfg.Capability, Logger: a.log})
+	c := a.newCall(idOf(id, self), "in", StateIncoming, caller.AOR, to)
+	c.as = self
+	p := a.persona(self)
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: caller.Slug, Peer: peer, Capabilities: p.Capability, Logger: a.log, Endpoint: p.Endpoint})
 	if err != nil {
 		a.refuse(req, tx, err)
 		return
@@ -212,12 +204,13 @@ func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []b
 		return
 	}
 	a.tell(c.Info())
-	if a.cfg.AutoAnswer {
+	b := a.persona(self).Behaviour
+	if b.AutoAnswer {
 		in.verdicts <- accept
 	} else if err := in.tx.Respond(c.response(in.req, d, self, sip.StatusRinging, "Ringing")); err != nil {
 		a.log.Warn("cannot ring", "err", err)
 	}
-	ring := a.cfg.Behaviour.RingTimeout
+	ring := b.RingTimeout
 	if ring <= 0 {
 		ring = defaultRing
 	}
@@ -262,6 +255,9 @@ func (c *Call) acceptHere(in *incoming, self devices.Device, d *dialog, answer [
 	if !in.final(res) {
 		c.finish(ending{code: sip.StatusServiceUnavailable, words: "The connection to " + d.device.Name + " was lost."})
 		return
+	}
+	if self.Foreign {
+		c.a.log.Info("a camera is viewed", "device", self.Slug, "by", d.device.Slug, "call", c.id)
 	}
 	c.open(d)
 }
@@ -326,7 +322,11 @@ func (a *Agent) onBye(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
 	if h := req.GetHeader("Reason"); h != nil && strings.Contains(h.Value(), elsewhere) {
 		words = "Answered on another device."
 	}
-	c.finish(ending{code: statusOK, words: words})
+	code, why := reasonOf(req)
+	if why != "" {
+		words = d.device.Name + " ended the call: " + why
+	}
+	c.finish(ending{code: max(code, statusOK), words: words})
 }
 
 // reinvite answers a changed offer with what the leg can do (RFC 3261 section 14.2).
@@ -354,6 +354,9 @@ func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 	case early: // RFC 3261 section 14.2: the first INVITE has no final response yet
 		a.refuse(req, tx, refusal{500, "Still Ringing"})
 		return
+	}
+	if c.as.Foreign {
+		self = c.as
 	}
 	if !c.changing.TryLock() { // RFC 3261 section 14.2
 		a.refuse(req, tx, refusal{statusPending, "Request Pending"})

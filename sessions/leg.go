@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/profiles"
 )
 
@@ -24,8 +25,13 @@ type Media interface {
 type LegConfig struct {
 	CallID       string // Session-ID of the call
 	Remote       string // slug of the other side, for file names and logs
+	Peer         devices.NodeID
 	Capabilities profiles.Capabilities
 	Logger       *slog.Logger
+	Endpoint     Endpoint // source and sink; nil: the device's own
+	// Direct makes a leg without a network, from this source to the device's own sink: there is
+	// no offer and no answer.
+	Direct Endpoint
 }
 
 // Leg is one media connection (RFC 8829 offer and answer). Nothing is opened before

@@ -31,14 +31,15 @@ func (a *Agent) contact(self devices.Device) *sip.ContactHeader {
 		Scheme: "sip", User: self.Slug, Host: "[" + addr.Addr().String() + "]", Port: int(addr.Port()),
 		UriParams: sip.HeaderParams{{K: "transport", V: "tls"}}, Headers: sip.NewParams(),
 	}
+	who := a.persona(self)
 	p := sip.NewParams()
-	if d := a.cfg.Capability.Audio.Direction; d != "" && d != profiles.Inactive {
+	if d := who.Capability.Audio.Direction; d != "" && d != profiles.Inactive {
 		p = append(p, sip.HeaderKV{K: "audio"})
 	}
-	if d := a.cfg.Capability.Video.Direction; d != "" && d != profiles.Inactive {
+	if d := who.Capability.Video.Direction; d != "" && d != profiles.Inactive {
 		p = append(p, sip.HeaderKV{K: "video"})
 	}
-	b := a.cfg.Behaviour
+	b := who.Behaviour
 	if b.Automata {
 		p = append(p, sip.HeaderKV{K: "automata"})
 	}

@@ -158,7 +158,7 @@ func (a *Agent) onTrial(ctx context.Context, req *sip.Request, tx *sip.ServerTx,
 			return
 		}
 	}
-	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: token(16), Remote: from.Slug, Capabilities: trialMedia(), Logger: a.log})
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: token(16), Remote: from.Slug, Peer: from.Node, Capabilities: trialMedia(), Logger: a.log})
 	if err != nil {
 		a.refuse(req, tx, err)
 		return
@@ -262,7 +262,7 @@ func (a *Agent) TryMedia(ctx context.Context, node devices.NodeID) (Trial, error
 	if err != nil {
 		return Trial{}, err
 	}
-	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: token(16), Remote: d.Slug, Capabilities: trialMedia(), Logger: a.log})
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: token(16), Remote: d.Slug, Peer: d.Node, Capabilities: trialMedia(), Logger: a.log})
 	if err != nil {
 		return Trial{}, err
 	}

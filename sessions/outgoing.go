@@ -33,7 +33,10 @@ func (a *Agent) Call(target string, opt CallOptions) (*Call, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q: %w; `hallway devices` and `hallway rooms` list what there is", target, ErrUnknown)
 	}
-	others := slices.DeleteFunc(slices.Clone(res.Devices), func(d devices.Device) bool { return d.Node == a.cfg.Self })
+	others := slices.DeleteFunc(slices.Clone(res.Devices), func(d devices.Device) bool { return d.Node == a.cfg.Self && !d.Foreign })
+	if res.Kind != devices.KindDevice && res.Kind != devices.KindForeign {
+		others = people(others)
+	}
 	if len(others) == 0 {
 		return nil, fmt.Errorf("%q: %w", target, ErrAlone)
 	}
@@ -149,13 +152,16 @@ func (c *Call) try(ctx context.Context, self devices.Device, i int, b *branch) o
 	if b.match.Empty() {
 		return outcome{code: statusNotAccept, err: ErrNoCommonCodec}
 	}
+	if b.device.Node == a.cfg.Self {
+		return c.tryHere(self, i, b)
+	}
 	if err := a.reach(ctx, b.device.Node); err != nil {
 		if ctx.Err() != nil {
 			return outcome{code: statusCancelled, err: ctx.Err()}
 		}
 		return outcome{code: sip.StatusServiceUnavailable, err: err}
 	}
-	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: b.device.Slug, Capabilities: b.match.Caller(), Logger: a.log})
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: b.device.Slug, Peer: b.device.Node, Capabilities: b.match.Caller(), Logger: a.log})
 	if err != nil {
 		return outcome{code: 500, err: err}
 	}
@@ -173,9 +179,13 @@ func (c *Call) try(ctx context.Context, self devices.Device, i int, b *branch) o
 }
 
 func (c *Call) newDialog(self devices.Device, b *branch, leg Leg) *dialog {
+	target := uri(c.info.To)
+	if b.device.Foreign {
+		target = uri(b.device.AOR) // a room's name would mean its speaker, too
+	}
 	return &dialog{
 		peer: b.device.Node, device: b.device, callID: token(16), localTag: token(8), session: c.id, localSeq: 1,
-		local: uri(self.AOR), localName: self.Name, remote: uri(c.info.To), target: uri(c.info.To), leg: leg,
+		local: uri(self.AOR), localName: self.Name, remote: uri(c.info.To), target: target, leg: leg,
 	}
 }
 

@@ -36,6 +36,8 @@ func guards() []guard {
 		{"XAddr of its sender", "discovery/wsd", "OnlyTheLink"},
 		{"answer to our probe", "discovery/wsd", "Conformance"},
 		{"From against TLS peer", "sessions", "."},
+		{"redirect to another host", "sessions/media", "MisbehavingCameras/all/leads_to"},
+		{"keepalive period", "sessions/media", "MisbehavingCameras/all/a_keepalive"},
 	}
 }
 

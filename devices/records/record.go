@@ -243,6 +243,17 @@ func newStored(r Record, s Signed, now time.Time) stored {
 	return st
 }
 
+// KindForeign is the kind of a speaker's record about a foreign device
+// (devices.ForeignRecord); its subject is that device's slug.
+const KindForeign = "foreign"
+
+// DecodeForeign reads the body of a speaker's record about a foreign device.
+func DecodeForeign(r Record) (devices.ForeignRecord, error) {
+	var d devices.ForeignRecord
+	err := decMode.Unmarshal(r.Body, &d)
+	return d, err
+}
+
 // DecodeDevice reads the body of a node's record about itself.
 func DecodeDevice(r Record) (devices.DeviceRecord, error) {
 	var d devices.DeviceRecord

@@ -184,7 +184,7 @@ func (l *Log) Rename(key *ecdsa.PrivateKey, slug, name, room string) error {
 	} else if p, ok := r.Persons[slug]; ok {
 		e.Kind, e.Role, e.Nodes, e.Name = SubjectPerson, p.Role, p.Nodes, cmp.Or(e.Name, p.Name)
 	} else if a, ok := r.Adopted[slug]; ok {
-		e.Op, e.Class, e.URI, e.Nodes, e.Name = OpForeign, a.Class, a.URI, a.Speakers, cmp.Or(e.Name, a.Name)
+		e.Op, e.Class, e.URI, e.Nodes, e.Name, e.Room = OpForeign, a.Class, a.URI, a.Speakers, cmp.Or(e.Name, a.Name), cmp.Or(PlainText(room), a.Room)
 	} else {
 		m, ok := memberBySlug(r, slug)
 		if !ok {
@@ -214,7 +214,7 @@ func (l *Log) SetPerson(key *ecdsa.PrivateKey, slug, name string, role devices.R
 // SetForeign gives a foreign device a name and says who speaks for it; an empty slug
 // makes one.
 func (l *Log) SetForeign(key *ecdsa.PrivateKey, a devices.Adopted) error {
-	return l.append(key, "roster.foreign", Edit{Op: OpForeign, Slug: a.Slug, Name: PlainText(a.Name), Class: a.Class, URI: a.URI, Nodes: a.Speakers})
+	return l.append(key, "roster.foreign", Edit{Op: OpForeign, Slug: a.Slug, Name: PlainText(a.Name), Room: PlainText(a.Room), Class: a.Class, URI: a.URI, Nodes: a.Speakers})
 }
 
 // Delete ends a room, group, person or foreign device. Its slug is never given anew.

@@ -199,7 +199,9 @@ func (f *folder) foreign(e Edit) error {
 	if slug == "" {
 		slug = f.newSlug(e.Name, SubjectForeign)
 	}
-	return put(f.r.Adopted, e, slug, devices.Adopted{Slug: slug, Name: e.Name, Class: e.Class, URI: e.URI, Speakers: e.Nodes})
+	return put(f.r.Adopted, e, slug, devices.Adopted{
+		Slug: slug, Name: e.Name, Room: f.room(e.Room), Class: e.Class, URI: e.URI, Speakers: e.Nodes,
+	})
 }
 
 func (f *folder) rule(e Edit) error {
@@ -246,6 +248,12 @@ func (f *folder) forget(e Edit) error {
 				if m.Room == e.Slug {
 					m.Room = ""
 					f.r.Members[id] = m
+				}
+			}
+			for slug, a := range f.r.Adopted {
+				if a.Room == e.Slug {
+					a.Room = ""
+					f.r.Adopted[slug] = a
 				}
 			}
 		}

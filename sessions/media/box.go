@@ -17,6 +17,7 @@ import (
 type SourceSpec struct {
 	Clip     string             // Matroska file, looped
 	Pipeline *profiles.Pipeline // supervised program
+	Camera   *Camera            // RTSP
 }
 
 // SinkSpec says where a device's media goes to; the zero value drops it.
@@ -60,6 +61,8 @@ func (b *Box) OpenSource(_ context.Context) (src sessions.Source, release func()
 			src, err = openClip(ctx, b.source.Clip, wg)
 		case b.source.Pipeline != nil:
 			src, err = openPipelineSource(ctx, *b.source.Pipeline, wg, b.log)
+		case b.source.Camera != nil:
+			src = openCamera(ctx, b.source.Camera, defaultTiming(), wg, b.log)
 		default:
 			cancel()
 			return nil, func() {}, nil

@@ -28,6 +28,7 @@ import (
 	"github.com/pion/logging"
 	"github.com/pion/webrtc/v4"
 
+	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 )
@@ -56,13 +57,23 @@ type Config struct {
 type Factory struct {
 	cfg  Config
 	once sync.Once
-	api  *webrtc.API
 	cert webrtc.Certificate
 	port *port
 	err  error
 
+	engine *webrtc.MediaEngine
+	chain  *interceptor.Registry
+
 	mu   sync.Mutex
 	legs map[*Leg]struct{} // living ones
+	more []*port           // for further legs to one peer
+	busy map[lane]bool     // which leg uses which port
+}
+
+// lane is the way from a port to a peer: one leg at a time can use it.
+type lane struct {
+	port *port
+	peer devices.NodeID
 }
 
 // New makes a factory.
@@ -70,24 +81,28 @@ func New(cfg Config) *Factory {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Factory{cfg: cfg, legs: map[*Leg]struct{}{}}
+	return &Factory{cfg: cfg, legs: map[*Leg]struct{}{}, busy: map[lane]bool{}}
 }
 
 // NewLeg implements sessions.Media.
 func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
+	if cfg.Direct != nil {
+		return newDirect(f.cfg.Endpoint, cfg), nil
+	}
 	f.once.Do(f.build)
 	if f.err != nil {
 		return nil, f.err
 	}
-	f.port.acquire()
-	pc, err := f.api.NewPeerConnection(webrtc.Configuration{
+	p := f.takePort(cfg.Peer)
+	api := webrtc.NewAPI(webrtc.WithMediaEngine(f.engine), webrtc.WithInterceptorRegistry(f.chain), webrtc.WithSettingEngine(f.settings(p)))
+	pc, err := api.NewPeerConnection(webrtc.Configuration{
 		Certificates: []webrtc.Certificate{f.cert}, BundlePolicy: webrtc.BundlePolicyMaxBundle, RTCPMuxPolicy: webrtc.RTCPMuxPolicyRequire,
 	})
 	if err != nil {
-		f.port.release()
+		f.givePort(p, cfg.Peer)
 		return nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
-	l := newLeg(f, pc, cfg)
+	l := newLeg(f, pc, p, cfg)
 	f.mu.Lock()
 	f.legs[l] = struct{}{}
 	f.mu.Unlock()
@@ -98,7 +113,32 @@ func (f *Factory) forget(l *Leg) {
 	f.mu.Lock()
 	delete(f.legs, l)
 	f.mu.Unlock()
-	f.port.release()
+	f.givePort(l.port, l.cfg.Peer)
+}
+
+// takePort opens the port of all legs, unless a leg to the same peer uses it: packets are
+// told apart by where they come from, so two legs between the same two sockets would take
+// each other's. There are as many ports as legs to one peer at a time.
+func (f *Factory) takePort(peer devices.NodeID) *port {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := append([]*port{f.port}, f.more...)
+	i := slices.IndexFunc(all, func(p *port) bool { return peer.IsZero() || !f.busy[lane{p, peer}] })
+	if i < 0 {
+		i = len(all)
+		all = append(all, &port{interfaces: f.cfg.Interfaces, log: f.port.log})
+		f.more = all[1:]
+	}
+	f.busy[lane{all[i], peer}] = true
+	all[i].acquire()
+	return all[i]
+}
+
+func (f *Factory) givePort(p *port, peer devices.NodeID) {
+	f.mu.Lock()
+	delete(f.busy, lane{p, peer})
+	f.mu.Unlock()
+	p.release()
 }
 
 // payload types are fixed, so that both sides agree without surprises; RFC 3551 names
@@ -171,18 +211,20 @@ func (f *Factory) build() {
 		f.err = err
 		return
 	}
-	f.api = webrtc.NewAPI(webrtc.WithMediaEngine(m), webrtc.WithInterceptorRegistry(reg), webrtc.WithSettingEngine(f.settings()))
+	f.engine, f.chain = m, reg
+	quiet := &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}
+	f.port = &port{number: f.cfg.Port, interfaces: f.cfg.Interfaces, log: quiet.NewLogger("ice")}
 }
 
-func (f *Factory) settings() webrtc.SettingEngine {
+// settings of a leg that uses one of the ports.
+func (f *Factory) settings(p *port) webrtc.SettingEngine {
 	s := webrtc.SettingEngine{LoggerFactory: &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}}
 	s.SetICETimeouts(iceQuiet, iceFailed-iceQuiet, iceKeepalive)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled) // our own engine resolves .local
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 	s.SetHostAcceptanceMinWait(0)
-	f.port = &port{number: f.cfg.Port, interfaces: f.cfg.Interfaces, log: s.LoggerFactory.NewLogger("ice")}
-	s.SetICEUDPMux(f.port)
+	s.SetICEUDPMux(p)
 	s.SetIncludeLoopbackCandidate(slices.Contains(f.cfg.Interfaces, "lo"))
 	return s
 }

@@ -31,7 +31,7 @@ func (l *Leg) Start(ctx context.Context) error {
 	sends := slices.ContainsFunc(media, func(m sessions.MediaState) bool { return m.Direction.Sends() })
 	receives := slices.ContainsFunc(media, func(m sessions.MediaState) bool { return m.Direction.Receives() })
 	if receives {
-		sink, err := l.f.cfg.Endpoint.OpenSink(ctx, l.cfg.CallID, l.cfg.Remote, media)
+		sink, err := l.endpoint().OpenSink(ctx, l.cfg.CallID, l.cfg.Remote, media)
 		if err != nil {
 			return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 		}
@@ -40,7 +40,7 @@ func (l *Leg) Start(ctx context.Context) error {
 		}
 	}
 	if sends {
-		src, release, err := l.f.cfg.Endpoint.OpenSource(ctx)
+		src, release, err := l.endpoint().OpenSource(ctx)
 		if err != nil {
 			return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 		}
@@ -54,6 +54,14 @@ func (l *Leg) Start(ctx context.Context) error {
 	}
 	close(l.started)
 	return nil
+}
+
+// endpoint is where media comes from and goes to.
+func (l *Leg) endpoint() sessions.Endpoint {
+	if l.cfg.Endpoint != nil {
+		return l.cfg.Endpoint
+	}
+	return l.f.cfg.Endpoint
 }
 
 // locked runs f under the lock, unless the leg is closed.

@@ -16,10 +16,11 @@ const keyFrameEvery = 300 * time.Millisecond
 
 // Leg is one pion connection with the device's source and sink.
 type Leg struct {
-	f   *Factory
-	pc  *webrtc.PeerConnection
-	cfg sessions.LegConfig
-	log *slog.Logger
+	f    *Factory
+	pc   *webrtc.PeerConnection
+	port *port
+	cfg  sessions.LegConfig
+	log  *slog.Logger
 
 	started   chan struct{} // closed by Start: received media may go to the sink
 	connected chan struct{}
@@ -44,13 +45,13 @@ type Leg struct {
 	recv    map[string]*counter
 }
 
-func newLeg(f *Factory, pc *webrtc.PeerConnection, cfg sessions.LegConfig) *Leg {
+func newLeg(f *Factory, pc *webrtc.PeerConnection, p *port, cfg sessions.LegConfig) *Leg {
 	log := cfg.Logger
 	if log == nil {
 		log = f.cfg.Logger
 	}
 	l := &Leg{
-		f: f, pc: pc, cfg: cfg, log: log,
+		f: f, pc: pc, port: p, cfg: cfg, log: log,
 		started: make(chan struct{}), connected: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}, 1),
 		tracks: map[string]*track{}, media: map[string]sessions.MediaState{}, recv: map[string]*counter{"audio": {}, "video": {}},
 	}

@@ -65,6 +65,7 @@ type Agent struct {
 	wsd     *wsd.Source
 	tracker *discovery.Tracker
 	media   *rtc.Factory
+	cameras cameras
 	sip     *sessions.Agent
 
 	mu      sync.Mutex
@@ -136,6 +137,9 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 }
 
 func (a *Agent) openSessions() error {
+	if err := a.openCameras(); err != nil {
+		return err
+	}
 	source := media.SourceSpec{Clip: a.cfg.Source.Clip}
 	sink := media.SinkSpec{Record: a.cfg.Sink.Record}
 	var err error
@@ -153,7 +157,7 @@ func (a *Agent) openSessions() error {
 	a.sip, err = sessions.New(sessions.Config{
 		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media, Policy: a,
 		Behaviour: a.profile.Behaviour, Capability: a.profile.Capabilities, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
-		Examine: a.answerDoctor,
+		Examine: a.answerDoctor, Speaks: a.speaks,
 	})
 	return err
 }
@@ -180,6 +184,7 @@ func (a *Agent) run(ctx context.Context) error {
 	start(a.followRecords)
 	start(a.followLive)
 	start(a.keepOwnRecord)
+	start(a.keepCameras)
 	start(a.followAddresses)
 	start(a.reviewRoster)
 	calls, cctx := errgroup.WithContext(inner)
@@ -223,6 +228,10 @@ func (a *Agent) followRecords(ctx context.Context) error {
 }
 
 func (a *Agent) takeRecord(r records.Record) {
+	if r.Kind == records.KindForeign {
+		a.takeForeign(r)
+		return
+	}
 	if r.Kind != records.KindDevice || r.Gone() {
 		return
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,7 +31,8 @@ const (
 
 // question goes from doctor to doctor in an OPTIONS (sessions.QuestionType).
 type question struct {
-	Call string `json:"call,omitempty"` // why can you not call this name? Empty: which home do you know?
+	Call   string `json:"call,omitempty"`   // why can you not call this name? Empty: which home do you know?
+	Camera string `json:"camera,omitempty"` // an owner's: look at this camera, and speak for it once it is adopted
 }
 
 // reply answers a question.
@@ -38,6 +40,7 @@ type reply struct {
 	Epoch     uint64         `json:"epoch"`
 	Heads     []string       `json:"heads"`
 	Diagnosis *api.Diagnosis `json:"diagnosis,omitempty"`
+	Camera    *cameraReply   `json:"camera,omitempty"`
 }
 
 // Doctor implements api.Backend: what only the running agent knows.
@@ -55,7 +58,15 @@ func (a *Agent) Doctor(ctx context.Context) []api.Check {
 		g.Go(func() error { found[i] = a.examine(ctx, d); return nil })
 	}
 	_ = g.Wait()
-	return append(out, found...)
+	out = append(out, found...)
+	for _, d := range a.dir.Snapshot().Spoken {
+		c := api.Check{Name: d.Slug, Level: "ok", Words: "the camera answers the device that speaks for it"}
+		if d.Status != devices.Reachable {
+			c.Level, c.Words, c.Advice = "fail", cmp.Or(d.Fault, "the device that speaks for it cannot be reached"), "`hallway doctor "+d.Slug+"` tells why"
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 func (a *Agent) examine(ctx context.Context, d devices.Device) api.Check {
@@ -132,6 +143,9 @@ func readReply(raw []byte) (reply, error) {
 	var r reply
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return reply{}, err
+	}
+	if c := r.Camera; c != nil {
+		c.Fault, c.Left, c.Tracks = shown(c.Fault), shown(c.Left), c.Tracks[:min(len(c.Tracks), maxReplyTracks)]
 	}
 	d := r.Diagnosis
 	if d == nil {
@@ -215,6 +229,12 @@ func (a *Agent) answerDoctor(ctx context.Context, from devices.Device, raw []byt
 		return nil, fmt.Errorf("a question that cannot be read: %w", err)
 	}
 	r := reply{Epoch: a.epoch(), Heads: a.heads()}
+	if q.Camera != "" {
+		var err error
+		if r.Camera, err = a.answerCamera(ctx, from, q.Camera); err != nil {
+			return nil, err
+		}
+	}
 	if q.Call != "" {
 		a.log.Info("a member's doctor asks about calls from here", "peer", from.Slug)
 		d := a.diagnose(ctx, q.Call)

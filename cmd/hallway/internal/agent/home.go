@@ -204,9 +204,20 @@ func (a *Agent) SetRule(r devices.Rule) error {
 // DeleteRule implements api.Backend.
 func (a *Agent) DeleteRule(k devices.RuleKey) error { return a.roster.DeleteRule(a.key, k) }
 
-// MayCall implements sessions.Policy: the home's rules decide who may make this device ring.
-func (a *Agent) MayCall(from devices.Device, _ string) error {
+// MayCall implements sessions.Policy: the home's rules decide who may make this device ring,
+// and who may see a camera that it speaks for.
+func (a *Agent) MayCall(from devices.Device, to string) error {
 	now, known := a.homeTime()
+	if r := a.roster.Roster(); r != nil {
+		if _, foreign := r.Adopted[to]; foreign {
+			for _, right := range []devices.Right{devices.RightCall, devices.RightView} {
+				if !r.AllowsOn(right, from.Node, to, now, known) {
+					return errors.New("the rules of the home do not allow it")
+				}
+			}
+			return nil
+		}
+	}
 	if !a.roster.Roster().Allows(devices.RightCall, from.Node, a.self, now, known) {
 		return errors.New("the rules of the home do not allow it")
 	}

@@ -114,8 +114,12 @@ func (a *Agent) callee(ctx context.Context, d devices.Device, to, by string) doc
 		}
 	}
 	c.Near = a.near(c.Addrs)
+	if d.Foreign {
+		to = d.Slug // a room's name would mean its speaker, too
+		a.speakerOf(d, &c)
+	}
 	c.Match, c.MatchErr = profiles.Match(a.profile.Capabilities, d.Capabilities)
-	if c.NeverSeen {
+	if c.NeverSeen || c.Here {
 		return c
 	}
 	p := a.mesh.Probe(ctx, d.Node)
@@ -134,6 +138,23 @@ func (a *Agent) callee(ctx context.Context, d devices.Device, to, by string) doc
 		a.converse(ctx, d, to, &c)
 	}
 	return c
+}
+
+// speakerOf adds who speaks for a foreign device, and whether it answers there. If that is
+// this node it looks now, without opening anything.
+func (a *Agent) speakerOf(d devices.Device, c *doctor.Callee) {
+	c.Foreign, c.Here, c.Fault = true, d.Node == a.self, d.Fault
+	speaker, ok := a.dir.Snapshot().Device(d.Node)
+	if !ok {
+		return
+	}
+	c.Speaker = speaker.Name
+	for _, s := range speaker.Addrs {
+		if x, err := netip.ParseAddrPort(s); err == nil {
+			c.Addrs = append(c.Addrs, x)
+		}
+	}
+	c.Near = a.near(c.Addrs)
 }
 
 // converse asks the device itself.

@@ -31,6 +31,7 @@ type Backend interface {
 	Pairing() PairState
 	Add(ctx context.Context, req AddRequest) (devices.Member, error)
 	Invite(minutes int, seed string) (InviteState, error)
+	Adopt(ctx context.Context, req AdoptRequest) (Adoption, error)
 	Doctor(ctx context.Context) []Check
 	Diagnose(ctx context.Context, from, to string) (Diagnosis, error)
 	Events(ctx context.Context) <-chan Event
@@ -117,6 +118,7 @@ type Rooms struct {
 // Devices lists members and what else is in sight.
 type Devices struct {
 	Devices []devices.Device  `json:"devices"`
+	Adopted []devices.Device  `json:"adopted" doc:"foreign devices that have a name here; node is the one that speaks for it"`
 	Foreign []devices.Foreign `json:"foreign"`
 }
 

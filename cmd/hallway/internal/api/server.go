@@ -46,7 +46,7 @@ func statusOf(err error) int {
 		return http.StatusForbidden
 	case is(trust.ErrNoHome, sessions.ErrNoHome, trust.ErrHomeExists, sessions.ErrNotRinging, sessions.ErrAlone, pairing.ErrBusy, pairing.ErrClosed, trust.ErrFull, trust.ErrBehind, trust.ErrStillWaits, trust.ErrNoneChanged):
 		return http.StatusConflict
-	case is(pairing.ErrCode, trust.ErrCode, trust.ErrEditForm, trust.ErrEditSize, trust.ErrRule, ErrInput):
+	case is(pairing.ErrCode, trust.ErrCode, trust.ErrEditForm, trust.ErrEditSize, trust.ErrRule, ErrInput, ErrCamera):
 		return http.StatusUnprocessableEntity
 	case is(sessions.ErrTooMany, pairing.ErrGuessing):
 		return http.StatusTooManyRequests
@@ -91,6 +91,7 @@ func NewHandler(b Backend, version string) (http.Handler, huma.API) {
 	callRoutes(a, b)
 	homeRoutes(a, b)
 	pairRoutes(a, b)
+	adoptRoute(a, b)
 	eventRoute(a, b)
 	return mux, a
 }
@@ -124,7 +125,7 @@ func reads(a huma.API, b Backend) {
 	get(a, "status", "/status", "The agent and its place in the home", func() (Status, error) { return b.Status(), nil })
 	get(a, "devices", "/devices", "Members of the home, and what else is in sight", func() (Devices, error) {
 		s := b.Directory()
-		return Devices{orEmpty(s.Devices), orEmpty(s.Foreign)}, nil
+		return Devices{orEmpty(s.Devices), orEmpty(s.Spoken), orEmpty(s.Foreign)}, nil
 	})
 	get(a, "rooms", "/rooms", "Rooms, groups and persons", func() (Rooms, error) {
 		s := b.Directory()

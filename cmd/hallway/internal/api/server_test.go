@@ -86,6 +86,9 @@ func (f *fake) Add(_ context.Context, r AddRequest) (devices.Member, error) {
 func (f *fake) Invite(m int, s string) (InviteState, error) {
 	return InviteState{Token: "hw1"}, f.note("invite %d %s", m, s)
 }
+func (f *fake) Adopt(_ context.Context, r AdoptRequest) (Adoption, error) {
+	return Adoption{Slug: "door"}, f.note("adopt %s %s %s %s", r.URI, r.Name, r.Room, r.Via)
+}
 func (f *fake) Doctor(context.Context) []Check { return nil }
 func (f *fake) Diagnose(_ context.Context, from, to string) (Diagnosis, error) {
 	return Diagnosis{From: from, To: to}, f.note("diagnose %s %s", from, to)

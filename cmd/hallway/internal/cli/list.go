@@ -54,6 +54,20 @@ func (a *app) devicesTable(d api.Devices) {
 		}
 		rows = append(rows, []string{x.Slug, x.Name, orDash(x.Room), string(x.Class), string(x.Status), can(x.Capabilities), self})
 	}
+	names := map[devices.NodeID]string{}
+	for _, x := range d.Devices {
+		names[x.Node] = x.Slug
+	}
+	for _, x := range d.Adopted {
+		by := "nobody speaks for it"
+		if n := names[x.Node]; n != "" {
+			by = n + " speaks for it"
+		}
+		if x.Fault != "" {
+			by += ": " + x.Fault
+		}
+		rows = append(rows, []string{x.Slug, x.Name, orDash(x.Room), string(x.Class), string(x.Status), can(x.Capabilities), by})
+	}
 	if len(rows) == 0 {
 		a.say("No devices yet. `hallway home create` makes a home; `hallway pair` joins one.")
 	} else {

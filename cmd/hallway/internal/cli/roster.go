@@ -56,7 +56,7 @@ func (a *app) showHome(h api.Home) {
 		rows = append(rows, []string{m.Slug, m.Name, orDash(m.Room), string(m.Class), string(m.Role), m.Node.Short()})
 	}
 	for _, f := range h.Foreign {
-		rows = append(rows, []string{f.Slug, f.Name, "-", orDash(string(f.Class)), "foreign", "-"})
+		rows = append(rows, []string{f.Slug, f.Name, orDash(f.Room), orDash(string(f.Class)), "foreign", "-"})
 	}
 	a.table([]string{"NAME", "CALLED", "ROOM", "CLASS", "ROLE", "NODE"}, rows)
 	if len(h.Rules) > 0 {
@@ -169,8 +169,13 @@ func (a *app) homeCheckpointCmd() *cobra.Command {
 // maxCode bounds what is read as a code; with hyphens it has 34 characters.
 const maxCode = 100
 
-// askCode reads a line from standard input, on a terminal without showing it.
+// askCode asks for the recovery code.
 func (a *app) askCode(ctx context.Context) (string, error) {
+	return a.askSecret(ctx, "Recovery code (it is not shown): ")
+}
+
+// askSecret reads a line from standard input, on a terminal without showing it.
+func (a *app) askSecret(ctx context.Context, prompt string) (string, error) {
 	fd := int(os.Stdin.Fd())
 	if old, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
 		quiet := *old
@@ -178,7 +183,7 @@ func (a *app) askCode(ctx context.Context) (string, error) {
 		if err := unix.IoctlSetTermios(fd, unix.TCSETS, &quiet); err != nil {
 			return "", err
 		}
-		_, _ = fmt.Fprint(a.err, "Recovery code (it is not shown): ")
+		_, _ = fmt.Fprint(a.err, prompt)
 		defer func() {
 			_ = unix.IoctlSetTermios(fd, unix.TCSETS, old)
 			_, _ = fmt.Fprintln(a.err)

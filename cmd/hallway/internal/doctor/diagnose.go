@@ -44,7 +44,7 @@ func Diagnose(f Facts) api.Diagnosis {
 func examine(c Callee, several bool) []api.Check {
 	var out []api.Check
 	level := map[string]string{}
-	for _, l := range legs() {
+	for _, l := range legsOf(c) {
 		check := api.Check{}
 		i := slices.IndexFunc(l.needs, func(n string) bool { return level[n] == levelFail || level[n] == levelSkip })
 		if i >= 0 {

@@ -56,6 +56,11 @@ type Callee struct {
 	Roster Rosters
 	Media  Path
 
+	Foreign bool   // a camera: By speaks to the device that speaks for it
+	Here    bool   // the caller itself speaks for it
+	Speaker string // who speaks for it, as people call it
+	Fault   string // why it does not answer its speaker
+
 	Match    profiles.MatchResult
 	MatchErr error
 }

@@ -28,6 +28,7 @@ const (
 	LegBusy     = "busy"       // it would ring now
 	LegMedia    = "media"      // sound and picture can pass (ICE)
 	LegCodec    = "codec"      // both have a codec in common
+	LegCamera   = "camera"     // a foreign device answers the one that speaks for it
 )
 
 // Levels of a leg.
@@ -62,6 +63,25 @@ func legs() []leg {
 	}
 }
 
+// legsOf adds what is true of foreign devices alone, and leaves out the way to oneself.
+func legsOf(c Callee) []leg {
+	all := legs()
+	if !c.Foreign {
+		return all
+	}
+	if c.Here {
+		all = []leg{all[0], all[len(all)-1]}
+	}
+	return append(all, leg{LegCamera, []string{LegMember}, judgeCamera})
+}
+
+func judgeCamera(c Callee) api.Check {
+	if c.Fault != "" {
+		return bad("check the camera; `hallway adopt` with its address again changes its password", "%s does not answer %s, which speaks for it: %s", c.Name, c.Speaker, sentence(c.Fault))
+	}
+	return good("%s answers %s, which speaks for it", c.Name, c.Speaker)
+}
+
 func good(format string, args ...any) api.Check {
 	return api.Check{Level: levelOK, Words: fmt.Sprintf(format, args...)}
 }
@@ -93,6 +113,8 @@ func judgeName(f Facts) api.Check {
 		return bad("name another device; `hallway devices` lists them", "%q is %s itself", f.To, f.From.Name)
 	case f.Name != "" && len(f.Devices) == 0:
 		return bad("add devices to it: `hallway home rename DEVICE NAME --room ROOM`, or make it anew", "the %s %s has no devices", f.Kind, f.Name)
+	case f.Name != "" && f.Kind == devices.KindForeign:
+		return good("%s is a foreign device that this home adopted", f.Name)
 	case f.Name != "" && f.Kind == devices.KindDevice:
 		return good("%s is a device of this home", f.Name)
 	case f.Name != "":
@@ -118,10 +140,20 @@ func judgeName(f Facts) api.Check {
 }
 
 func judgeMember(c Callee) api.Check {
+	if c.NeverSeen && c.Foreign {
+		return bad("see that the device that speaks for it is on, or `hallway adopt` its address again", "no device has told of %s yet: %s speaks for it", c.Name, orNobody(c.Speaker))
+	}
 	if c.NeverSeen {
 		return bad("switch it on, on this network, and give it some seconds", "%s was added but has never come", c.Name)
 	}
 	return good("%s belongs to this home", c.Name)
+}
+
+func orNobody(s string) string {
+	if s == "" {
+		return "nobody"
+	}
+	return s
 }
 
 func judgeSighting(c Callee) api.Check {

@@ -1,0 +1,276 @@
+package media
+
+import (
+	"encoding/binary"
+	"strings"
+	"time"
+
+	"github.com/pion/rtp"
+
+	"github.com/hallway-home/hallway/sessions"
+)
+
+const (
+	// maxParts bounds the packets that one of the camera's becomes: 64 kB, the largest that
+	// RTSP carries, are 56 of ours.
+	maxParts = 64
+	// maxSet bounds a kept parameter set: real ones have some 10 to 200 bytes.
+	maxSet = 1024
+)
+
+// outlet makes what a camera sends fit to be sent on: packets below the MTU (over TCP a
+// camera's may have 64 kB), one continuous time line whatever the connection, and every key
+// frame with its parameter sets before it. It keeps nothing of a picture, so it adds no
+// delay. One goroutine uses it at a time.
+type outlet struct {
+	kind    string
+	nal     nalForm // zero for sound
+	publish func(kind string, p *rtp.Packet, key bool)
+	line    timeLine
+	begun   bool
+	fresh   bool // a connection began: its stream is a new one
+
+	sets  [][]byte // parameter sets, in the order of nal.sets
+	keyed bool
+	stamp uint32 // of the newest key frame, as sent on
+}
+
+// nalForm is what RFC 6184 (H.264) and RFC 7798 (H.265) differ in.
+type nalForm struct {
+	header              int // bytes of a NAL unit's header
+	aggregate, fragment byte
+	last                byte   // highest type that is a NAL unit of its own
+	sets                []byte // types of the parameter sets, in order
+	key                 func(t byte) bool
+}
+
+func h264Form() nalForm {
+	return nalForm{header: 1, aggregate: 24, fragment: 28, last: 23, sets: []byte{7, 8}, key: func(t byte) bool { return t == 5 }}
+}
+
+func h265Form() nalForm {
+	return nalForm{header: 2, aggregate: 48, fragment: 49, last: 47, sets: []byte{32, 33, 34}, key: func(t byte) bool { return t >= 16 && t <= 21 }}
+}
+
+// typeOf reads the type from the first byte of a NAL unit or payload.
+func (f nalForm) typeOf(b byte) byte {
+	if f.header == 2 {
+		return b >> 1 & 0x3f
+	}
+	return b & 0x1f
+}
+
+// withType is a header of b's with another type.
+func (f nalForm) withType(b []byte, t byte) []byte {
+	if f.header == 2 {
+		return []byte{b[0]&0x81 | t<<1, b[1]}
+	}
+	return []byte{b[0]&0xe0 | t}
+}
+
+func newOutlet(t sessions.Track, publish func(string, *rtp.Packet, bool)) *outlet {
+	o := &outlet{kind: t.Kind, publish: publish, line: timeLine{clock: float64(t.Codec.ClockRate)}}
+	switch strings.ToUpper(t.Codec.Name) {
+	case "H264":
+		o.nal = h264Form()
+	case "H265":
+		o.nal = h265Form()
+	}
+	o.sets = make([][]byte, len(o.nal.sets))
+	return o
+}
+
+// begin takes what a new connection's description says.
+func (o *outlet) begin(sets [][]byte) {
+	o.fresh = true
+	for i, s := range sets {
+		if len(s) > 0 && len(s) <= maxSet {
+			o.sets[i] = s
+		}
+	}
+}
+
+// write sends one of the camera's packets on. The packet's payload must not change later.
+func (o *outlet) write(p *rtp.Packet, now time.Time) {
+	parts, step := o.cut(p.Payload)
+	if len(parts) == 0 || len(parts) > maxParts {
+		return
+	}
+	if o.fresh && o.begun {
+		o.line.ssrc = ^p.SSRC // whatever the camera calls it, it is another stream
+	}
+	o.fresh, o.begun = false, true
+	q := &rtp.Packet{Header: rtp.Header{Version: 2, SSRC: p.SSRC, SequenceNumber: p.SequenceNumber, Timestamp: p.Timestamp}}
+	o.line.join(q, now)
+	key := false
+	if o.nal.header > 0 {
+		key = o.keyFrame(p.Payload, q.Timestamp)
+		if key && !o.holdsSet(p.Payload) {
+			parts = append(o.knownSets(), parts...)
+		}
+	}
+	for i, b := range parts {
+		out := *q
+		out.SequenceNumber += uint16(i)   //nolint:gosec // few
+		out.Timestamp += uint32(i) * step //nolint:gosec // few
+		out.Marker = p.Marker && i == len(parts)-1
+		out.Payload = b
+		o.publish(o.kind, &out, key && i == 0)
+	}
+	more := uint16(len(parts) - 1) //nolint:gosec // few
+	o.line.seq += more
+	o.line.last.seq += more
+}
+
+// keyFrame reports whether this packet is the first of a key frame, and keeps the parameter
+// sets that pass.
+func (o *outlet) keyFrame(b []byte, stamp uint32) bool {
+	starts := false
+	o.each(b, func(t byte, unit []byte) {
+		for i, set := range o.nal.sets {
+			if t == set {
+				starts = true
+				if unit != nil && len(unit) <= maxSet {
+					o.sets[i] = append([]byte(nil), unit...)
+				}
+			}
+		}
+		starts = starts || o.nal.key(t)
+	})
+	if !starts || o.keyed && o.stamp == stamp {
+		return false
+	}
+	o.keyed, o.stamp = true, stamp
+	return true
+}
+
+func (o *outlet) holdsSet(b []byte) (holds bool) {
+	o.each(b, func(t byte, _ []byte) {
+		for _, set := range o.nal.sets {
+			holds = holds || t == set
+		}
+	})
+	return holds
+}
+
+// knownSets gives all parameter sets, or none: a part of them helps nobody.
+func (o *outlet) knownSets() [][]byte {
+	for _, s := range o.sets {
+		if len(s) == 0 {
+			return nil
+		}
+	}
+	return append([][]byte(nil), o.sets...)
+}
+
+// each calls f for every NAL unit that begins in a payload; the unit is nil where only its
+// first fragment is there.
+func (o *outlet) each(b []byte, f func(t byte, unit []byte)) {
+	h := o.nal.header
+	if len(b) <= h {
+		return
+	}
+	switch t := o.nal.typeOf(b[0]); {
+	case t == o.nal.aggregate:
+		for _, u := range units(b[h:]) {
+			f(o.nal.typeOf(u[0]), u)
+		}
+	case t == o.nal.fragment:
+		if fu := b[h]; fu&0x80 != 0 {
+			f(fu&(0x3f>>(2-h)), nil)
+		}
+	case t <= o.nal.last:
+		f(t, b)
+	}
+}
+
+// units are the NAL units of an aggregation packet, without its header; what is damaged is
+// left out with all behind it.
+func units(b []byte) (out [][]byte) {
+	for len(b) > 2 && len(out) <= maxParts {
+		n := int(binary.BigEndian.Uint16(b))
+		if n < 3 || n > len(b)-2 {
+			return out
+		}
+		out = append(out, b[2:2+n])
+		b = b[2+n:]
+	}
+	return out
+}
+
+// cut makes parts below the MTU; step is how far apart their time stamps are. What cannot be
+// understood gives none.
+func (o *outlet) cut(b []byte) (parts [][]byte, step uint32) {
+	h := o.nal.header
+	switch {
+	case len(b) == 0:
+		return nil, 0
+	case h == 0 && o.line.clock == 8000: // G.711 and G.722: a byte is a tick (RFC 3551 section 4.5)
+		for len(b) > mtu {
+			parts, b = append(parts, b[:mtu]), b[mtu:]
+		}
+		return append(parts, b), mtu
+	case len(b) <= h || h == 0 && len(b) > mtu: // a larger packet of Opus is none
+		return nil, 0
+	case h == 0 || len(b) <= mtu && o.understood(b):
+		return [][]byte{b}, 0
+	}
+	switch t := o.nal.typeOf(b[0]); {
+	case t == o.nal.aggregate:
+		for _, u := range units(b[h:]) {
+			parts = append(parts, o.fragments(u)...)
+			if len(parts) > maxParts {
+				return nil, 0
+			}
+		}
+		return parts, 0
+	case t == o.nal.fragment:
+		return o.refragment(b), 0
+	case t <= o.nal.last:
+		return o.fragments(b), 0
+	}
+	return nil, 0
+}
+
+// understood leaves out the payloads of the interleaved mode (RFC 6184 section 5.2), which
+// receivers of ours do not know.
+func (o *outlet) understood(b []byte) bool {
+	t := o.nal.typeOf(b[0])
+	return t <= o.nal.last || t == o.nal.aggregate || t == o.nal.fragment && len(b) > o.nal.header+1
+}
+
+// fragments cuts one NAL unit (RFC 6184 section 5.8, RFC 7798 section 4.4.3).
+func (o *outlet) fragments(u []byte) [][]byte {
+	h := o.nal.header
+	if len(u) <= mtu {
+		return [][]byte{u}
+	}
+	return chop(o.nal.withType(u, o.nal.fragment), o.nal.typeOf(u[0]), u[h:], true, true)
+}
+
+// refragment cuts a fragment into smaller ones.
+func (o *outlet) refragment(b []byte) [][]byte {
+	h := o.nal.header
+	if len(b) <= h+1 {
+		return nil
+	}
+	fu := b[h]
+	return chop(b[:h], fu&0x3f, b[h+1:], fu&0x80 != 0, fu&0x40 != 0)
+}
+
+func chop(header []byte, t byte, rest []byte, first, last bool) (parts [][]byte) {
+	size := mtu - len(header) - 1
+	for len(rest) > 0 {
+		n := min(size, len(rest))
+		fu := t
+		if first && len(parts) == 0 {
+			fu |= 0x80
+		}
+		if last && n == len(rest) {
+			fu |= 0x40
+		}
+		part := append(append(make([]byte, 0, len(header)+1+n), header...), fu)
+		parts, rest = append(parts, append(part, rest[:n]...)), rest[n:]
+	}
+	return parts
+}

@@ -1,0 +1,211 @@
+package media
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/rtp"
+
+	"github.com/hallway-home/hallway/profiles"
+	"github.com/hallway-home/hallway/sessions"
+)
+
+// Camera is an RTSP camera (RFC 2326) as this node reaches it.
+type Camera struct {
+	URL    string           // with user name and password, where it asks for them; never logged
+	Tracks []sessions.Track // what DescribeCamera found: what the answers to calls promise
+	// Changed is told when the camera describes itself differently than Tracks; nil: nobody.
+	Changed func([]sessions.Track)
+
+	tcp atomic.Bool // UDP was tried in vain
+}
+
+const (
+	// cameraPatience is how long a camera may send nothing before its viewers are told.
+	cameraPatience = 12 * time.Second
+	// firstRedial doubles up to maxRedial: a camera that starts again takes half a minute, and
+	// many have few connections to give.
+	firstRedial, maxRedial = 250 * time.Millisecond, 8 * time.Second
+	// redialReset: a connection that lived this long ends the back-off.
+	redialReset = 30 * time.Second
+)
+
+// errChanged says that the camera no longer sends what the call was agreed for.
+var errChanged = errors.New("the camera changed how it encodes")
+
+// cameraSource reads a camera while somebody views it: one connection whatever the number
+// of viewers, dialled again with back-off when it breaks.
+type cameraSource struct {
+	*hub
+	cam     *Camera
+	timing  cameraTiming
+	log     *slog.Logger
+	outlets map[string]*outlet
+	done    chan struct{}
+
+	mu    sync.Mutex
+	err   error
+	heard time.Time // last packet
+}
+
+// cameraTiming is what tests shorten.
+type cameraTiming struct {
+	patience, first, most, reset time.Duration
+	setup, silence               time.Duration // bounds of one connection
+}
+
+func defaultTiming() cameraTiming {
+	return cameraTiming{cameraPatience, firstRedial, maxRedial, redialReset, setupTime, silenceTime}
+}
+
+// openCamera returns at once: the tracks are known, and the picture follows.
+func openCamera(ctx context.Context, cam *Camera, timing cameraTiming, wg *sync.WaitGroup, log *slog.Logger) *cameraSource {
+	s := &cameraSource{hub: newHub(), cam: cam, timing: timing, log: log, outlets: map[string]*outlet{}, done: make(chan struct{}), heard: time.Now()}
+	for _, t := range cam.Tracks {
+		s.outlets[t.Kind] = newOutlet(t, s.publish)
+	}
+	wg.Go(func() { s.run(ctx) })
+	return s
+}
+
+// run keeps a connection until ctx ends or there is no hope.
+func (s *cameraSource) run(ctx context.Context) {
+	pause := s.timing.first
+	for {
+		began := time.Now()
+		err := s.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > s.timing.reset {
+			pause = s.timing.first
+		}
+		if final(err) || s.silent()+pause > s.timing.patience {
+			s.fail(err)
+			return
+		}
+		s.log.Warn("the camera's connection ended; it is dialled again", "in", pause, "err", err)
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		pause = min(2*pause, s.timing.most)
+	}
+}
+
+func (s *cameraSource) fail(err error) {
+	s.mu.Lock()
+	s.err = err
+	s.mu.Unlock()
+	close(s.done)
+}
+
+// session is one connection from its dial to its end.
+func (s *cameraSource) session(ctx context.Context) error {
+	c, err := dialCamera(ctx, s.cam.URL, s.timing, &s.cam.tcp)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	found, _, err := c.describe()
+	if err != nil {
+		return err
+	}
+	tracks := make([]sessions.Track, len(found))
+	for i, f := range found {
+		tracks[i] = f.track
+	}
+	if !sameTracks(s.cam.Tracks, tracks) {
+		if s.cam.Changed != nil {
+			s.cam.Changed(tracks)
+		}
+		return fmt.Errorf("%w; it sends %s now, so call it again", errChanged, tracksInWords(tracks))
+	}
+	for _, f := range found {
+		o := s.outlets[f.track.Kind]
+		o.begin(f.sets)
+		if err := c.setup(f, func(p *rtp.Packet) { s.receive(o, p) }); err != nil {
+			return err
+		}
+	}
+	return c.play(s.silent)
+}
+
+// silent is how long the camera has sent nothing that could be used.
+func (s *cameraSource) silent() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.heard)
+}
+
+func (s *cameraSource) receive(o *outlet, p *rtp.Packet) {
+	now := time.Now()
+	s.mu.Lock()
+	s.heard = now
+	s.mu.Unlock()
+	o.write(p, now)
+}
+
+func sameTracks(a, b []sessions.Track) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].Kind != b[i].Kind || !a[i].Codec.Fits(b[i].Codec) {
+			return false
+		}
+	}
+	return true
+}
+
+func tracksInWords(tracks []sessions.Track) string {
+	var out []string
+	for _, t := range tracks {
+		out = append(out, t.Codec.Name)
+	}
+	return strings.Join(out, " and ")
+}
+
+// Capabilities is what a camera with these tracks can do in a call: send, and nothing else.
+func Capabilities(tracks []sessions.Track) profiles.Capabilities {
+	c := profiles.Capabilities{Audio: profiles.Medium{Direction: profiles.Inactive}, Video: profiles.Medium{Direction: profiles.Inactive}}
+	for _, t := range tracks {
+		m := profiles.Medium{Direction: profiles.SendOnly, Codecs: []profiles.Codec{t.Codec}}
+		if t.Kind == "video" {
+			c.Video = m
+		} else {
+			c.Audio = m
+		}
+	}
+	return c
+}
+
+// Tracks implements sessions.Source.
+func (s *cameraSource) Tracks() []sessions.Track { return s.cam.Tracks }
+
+// Subscribe implements sessions.Source.
+func (s *cameraSource) Subscribe(deliver func(string, *rtp.Packet)) func() {
+	return s.subscribe(deliver)
+}
+
+// RequestKeyFrame does nothing: RTSP has no such request; the group of pictures is kept.
+func (s *cameraSource) RequestKeyFrame() {}
+
+// Done implements sessions.Source.
+func (s *cameraSource) Done() <-chan struct{} { return s.done }
+
+// Err implements sessions.Source.
+func (s *cameraSource) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
