@@ -9,6 +9,7 @@ import (
 	"github.com/emiago/sipgo/sip"
 
 	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/profiles"
 )
 
 // Call is the set of dialogs that people see as one call.
@@ -19,14 +20,16 @@ type Call struct {
 	ctx    context.Context // ends with the call
 	cancel context.CancelFunc
 
-	changing sync.Mutex // held while an offer of either side waits for its answer
+	changing chan struct{} // holds one token while an offer of either side waits for its answer
 
 	mu        sync.Mutex
 	info      CallInfo
 	dialog    *dialog // the one that won, or the incoming one
 	incoming  *incoming
 	goneSince time.Time
-	agreed    int // offers and answers finished after the first
+	agreed    int          // offers and answers finished after the first
+	wish      Wish         // of this side
+	first     []MediaState // as first agreed: what is missing later was taken away by somebody
 	over      bool
 	freed     chan struct{} // closed when camera and microphone are free
 }
@@ -50,7 +53,7 @@ func (e ending) unanswered() int {
 
 func (a *Agent) newCall(id, direction string, state State, from, to devices.AOR) *Call {
 	c := &Call{
-		a: a, id: id, freed: make(chan struct{}),
+		a: a, id: id, changing: make(chan struct{}, 1), freed: make(chan struct{}),
 		info: CallInfo{ID: id, Direction: direction, State: state, From: from, To: to, Started: time.Now()},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -116,6 +119,15 @@ func (c *Call) open(d *dialog) {
 		c.finish(ending{code: 500, words: err.Error(), bye: true})
 		return
 	}
+	c.mu.Lock()
+	c.first = d.leg.Media()
+	if directionOf(c.first, "video") == profiles.Inactive && c.wish.Video != profiles.RecvOnly {
+		// It began as sound alone. What the other side adds is shown; the camera here opens
+		// only when a person at this side wants it.
+		c.wish.Video = profiles.RecvOnly
+		d.leg.SetWish(c.wish)
+	}
+	c.mu.Unlock()
 	c.a.tell(c.Info())
 	c.a.spawn(func() { c.watch(d) })
 }

@@ -13,11 +13,13 @@ const (
 	statusForbidden   = 403
 	statusNotFound    = 404
 	statusUnavailable = 480
+	statusInterval    = 422 // RFC 4028
 	statusNoCall      = 481
 	statusBusy        = 486
 	statusCancelled   = 487
 	statusNotAccept   = 488
 	statusPending     = 491
+	statusLater       = 500 // with Retry-After: not now (RFC 3261 section 14.2)
 	statusDecline     = 603
 )
 

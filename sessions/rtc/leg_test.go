@@ -233,7 +233,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, _ = l.Answer(t.Context(), b)
-		if len(l.(*Leg).frees) != 0 || l.(*Leg).sink != nil {
+		if l.(*Leg).feed != nil || l.(*Leg).sink != nil {
 			t.Fatal("an offer opened media")
 		}
 		_ = l.Close()
