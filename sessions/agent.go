@@ -102,6 +102,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			a.checkFlows()
+			a.examine(time.Now())
 		}
 	}
 }

@@ -3,6 +3,7 @@ package sessions
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type Call struct {
 	dialog    *dialog // the one that won, or the incoming one
 	incoming  *incoming
 	goneSince time.Time
+	troubles  troubles
 	agreed    int          // offers and answers finished after the first
 	wish      Wish         // of this side
 	first     []MediaState // as first agreed: what is missing later was taken away by somebody
@@ -53,7 +55,7 @@ func (e ending) unanswered() int {
 
 func (a *Agent) newCall(id, direction string, state State, from, to devices.AOR) *Call {
 	c := &Call{
-		a: a, id: id, changing: make(chan struct{}, 1), freed: make(chan struct{}),
+		a: a, id: id, changing: make(chan struct{}, 1), troubles: troubles{}, freed: make(chan struct{}),
 		info: CallInfo{ID: id, Direction: direction, State: state, From: from, To: to, Started: time.Now()},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -77,7 +79,7 @@ func (c *Call) Info() CallInfo {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	info := c.info
-	info.Branches = append([]BranchInfo(nil), info.Branches...)
+	info.Branches, info.Trouble = slices.Clone(info.Branches), slices.Clone(info.Trouble)
 	if c.dialog != nil && c.dialog.leg != nil && info.State == StateActive {
 		info.Media, info.Stats = c.dialog.leg.Media(), c.dialog.leg.Stats()
 	}
@@ -153,6 +155,7 @@ func (c *Call) finish(e ending) {
 	}
 	c.info.State, c.info.Ended, c.info.Code, c.info.Reason, c.info.Missed = StateEnded, time.Now(), e.code, e.words, e.missed
 	d, in := c.dialog, c.incoming
+	c.info.Trouble = nil
 	c.dialog, c.incoming = nil, nil // the history keeps what people see, not two megabytes of media
 	tell := e.bye && d != nil && d.established
 	c.mu.Unlock()

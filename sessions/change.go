@@ -43,6 +43,16 @@ func (a *Agent) Mute(ctx context.Context, id string, on bool) error {
 // Video adds or drops the picture of a running call: SendRecv shows both sides, RecvOnly
 // shows only theirs, Inactive none. The other side's camera stays as its person wants it.
 func (a *Agent) Video(ctx context.Context, id string, d profiles.Direction) error {
+	if c, err := a.call(id); err == nil && d.Receives() {
+		c.mu.Lock()
+		with := c.dialog
+		c.mu.Unlock()
+		if with != nil {
+			if m, err := profiles.Match(a.cfg.Capability, with.device.Capabilities); err == nil && m.Video.Direction == profiles.Inactive {
+				return fmt.Errorf("%w: no picture can pass between this device and %s", ErrNoCommonCodec, with.device.Name)
+			}
+		}
+	}
 	return a.modify(ctx, id, func(w *Wish) { w.Video = d })
 }
 
@@ -60,12 +70,6 @@ func (a *Agent) modify(ctx context.Context, id string, edit func(*Wish)) error {
 	}
 	wish := c.wish
 	edit(&wish)
-	if wish.Video != c.wish.Video && wish.Video.Receives() {
-		if m, err := profiles.Match(a.cfg.Capability, d.device.Capabilities); err == nil && m.Video.Direction == profiles.Inactive {
-			c.mu.Unlock()
-			return fmt.Errorf("%w: no picture can pass between this device and %s", ErrNoCommonCodec, d.device.Name)
-		}
-	}
 	c.wish = wish
 	c.info.Hold, c.info.Muted = wish.Hold, wish.Mute
 	d.leg.SetWish(wish)

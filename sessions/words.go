@@ -83,3 +83,14 @@ func rank(code int) int {
 	}
 	return len(order)
 }
+
+// oneWay begins the sentence about media that do not get through.
+func oneWay(kinds []string) string {
+	switch {
+	case len(kinds) > 1:
+		return "Neither sound nor picture"
+	case kinds[0] == "video":
+		return "No picture"
+	}
+	return "No sound"
+}
