@@ -44,6 +44,12 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.MinSE <= 0 {
+		cfg.MinSE = defaultMinSE
+	}
+	if cfg.SessionExpires <= 0 {
+		cfg.SessionExpires = defaultExpires
+	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger, gate: newGate(),
 		calls: map[string]*Call{}, dialogs: map[dialogKey]*Call{}, watch: map[chan CallInfo]struct{}{}, rate: map[devices.NodeID]*bucket{},
@@ -96,6 +102,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			a.checkFlows()
+			a.examine(time.Now())
 		}
 	}
 }

@@ -3,12 +3,14 @@ package sessions
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
 
 	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/profiles"
 )
 
 // Call is the set of dialogs that people see as one call.
@@ -21,14 +23,17 @@ type Call struct {
 
 	as devices.Device // who is called here: this device, or a foreign one; zero for calls from here
 
-	changing sync.Mutex // held while an offer of either side waits for its answer
+	changing chan struct{} // holds one token while an offer of either side waits for its answer
 
 	mu        sync.Mutex
 	info      CallInfo
 	dialog    *dialog // the one that won, or the incoming one
 	incoming  *incoming
 	goneSince time.Time
-	agreed    int // offers and answers finished after the first
+	troubles  troubles
+	agreed    int          // offers and answers finished after the first
+	wish      Wish         // of this side
+	first     []MediaState // as first agreed: what is missing later was taken away by somebody
 	over      bool
 	freed     chan struct{} // closed when camera and microphone are free
 }
@@ -52,7 +57,7 @@ func (e ending) unanswered() int {
 
 func (a *Agent) newCall(id, direction string, state State, from, to devices.AOR) *Call {
 	c := &Call{
-		a: a, id: id, freed: make(chan struct{}),
+		a: a, id: id, changing: make(chan struct{}, 1), troubles: troubles{}, freed: make(chan struct{}),
 		info: CallInfo{ID: id, Direction: direction, State: state, From: from, To: to, Started: time.Now()},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -76,7 +81,7 @@ func (c *Call) Info() CallInfo {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	info := c.info
-	info.Branches = append([]BranchInfo(nil), info.Branches...)
+	info.Branches, info.Trouble = slices.Clone(info.Branches), slices.Clone(info.Trouble)
 	if c.dialog != nil && c.dialog.leg != nil && info.State == StateActive {
 		info.Media, info.Stats = c.dialog.leg.Media(), c.dialog.leg.Stats()
 	}
@@ -118,6 +123,15 @@ func (c *Call) open(d *dialog) {
 		c.finish(ending{code: 500, words: err.Error(), bye: true})
 		return
 	}
+	c.mu.Lock()
+	c.first = d.leg.Media()
+	if directionOf(c.first, "video") == profiles.Inactive && c.wish.Video != profiles.RecvOnly {
+		// It began as sound alone. What the other side adds is shown; the camera here opens
+		// only when a person at this side wants it.
+		c.wish.Video = profiles.RecvOnly
+		d.leg.SetWish(c.wish)
+	}
+	c.mu.Unlock()
 	c.a.tell(c.Info())
 	c.a.spawn(func() { c.watch(d) })
 }
@@ -145,6 +159,7 @@ func (c *Call) finish(e ending) {
 	}
 	c.info.State, c.info.Ended, c.info.Code, c.info.Reason, c.info.Missed = StateEnded, time.Now(), e.code, e.words, e.missed
 	d, in := c.dialog, c.incoming
+	c.info.Trouble = nil
 	c.dialog, c.incoming = nil, nil // the history keeps what people see, not two megabytes of media
 	tell := e.bye && d != nil && d.established && d.peer != c.a.cfg.Self
 	c.mu.Unlock()

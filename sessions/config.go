@@ -67,6 +67,9 @@ type Config struct {
 	// Speaks finds a foreign device that this node speaks for now; nil: it speaks for none.
 	Speaks func(slug string) (Spoken, bool)
 	Logger *slog.Logger // nil discards
+	// SessionExpires is how long a call lives without a sign of the other side, and MinSE the
+	// shortest that is accepted (RFC 4028); zero: 30 minutes and 90 seconds.
+	SessionExpires, MinSE time.Duration
 	// Examine answers a question of another member's doctor, a body of QuestionType; nil
 	// refuses. It is called for few members at a time, and its context is bounded.
 	Examine func(ctx context.Context, from devices.Device, question []byte) (answer []byte, err error)
@@ -78,6 +81,7 @@ var (
 	ErrUnknown    = errors.New("nothing in this home has that name")
 	ErrNoSuchCall = errors.New("there is no such call")
 	ErrNotRinging = errors.New("the call is not ringing here")
+	ErrNotActive  = errors.New("the call is not running; it can be changed once it was answered")
 	ErrTooMany    = errors.New("too many calls at once")
 	ErrAlone      = errors.New("there is no other device behind that name")
 )
@@ -123,5 +127,10 @@ type CallInfo struct {
 	Reason    string       `json:"reason,omitempty"` // in plain words
 	Missed    bool         `json:"missed,omitempty"`
 	Media     []MediaState `json:"media,omitempty"`
+	Hold      bool         `json:"hold,omitempty"`       // on hold, by this side
+	Muted     bool         `json:"muted,omitempty"`      // this side sends no sound
+	PeerHold  bool         `json:"peer_hold,omitempty"`  // the other side has put us on hold
+	PeerMuted bool         `json:"peer_muted,omitempty"` // the other side sends no sound for now
+	Trouble   []string     `json:"trouble,omitempty"`    // what does not get through, in plain words
 	Stats     LegStats     `json:"stats"`
 }

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -27,6 +28,10 @@ type dialog struct {
 
 	invite      *sip.Request // the INVITE that made it
 	established bool         // by a 2xx: only a BYE ends it
+
+	timer     sessionTimer
+	minSE     time.Duration // that the other side asks for (RFC 4028)
+	refreshed chan struct{} // holds a signal that timer has changed
 }
 
 // key names a dialog among all of this agent.

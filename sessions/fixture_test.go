@@ -348,10 +348,13 @@ type fakeLeg struct {
 	err      error
 	broken   chan struct{}
 	restarts atomic.Int64
+	wish     Wish
+	offered  [2]profiles.Direction
+	stats    LegStats
 }
 
 func (m *fakeMedia) NewLeg(cfg LegConfig) (Leg, error) {
-	l := &fakeLeg{m: m, caps: cfg.Capabilities, done: make(chan struct{}), broken: make(chan struct{}, 1)}
+	l := &fakeLeg{m: m, caps: cfg.Capabilities, wish: cfg.Wish, done: make(chan struct{}), broken: make(chan struct{}, 1)}
 	m.living.Add(1)
 	m.mu.Lock()
 	m.legs = append(m.legs, l)
@@ -363,7 +366,21 @@ func (m *fakeMedia) NewLeg(cfg LegConfig) (Leg, error) {
 var padding = "a=" + strings.Repeat("x", 5000) + "\r\n"
 
 func (l *fakeLeg) Offer(context.Context) ([]byte, error) {
-	return fmt.Appendf(nil, "v=0\r\naudio=%s\r\nvideo=%s\r\n%s", l.caps.Audio.Direction, l.caps.Video.Direction, padding), nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a, v := l.wants()
+	l.offered = [2]profiles.Direction{a, v}
+	return fmt.Appendf(nil, "v=0\r\naudio=%s\r\nvideo=%s\r\n%s", a, v, padding), nil
+}
+
+func (l *fakeLeg) wants() (audio, video profiles.Direction) {
+	return l.wish.Of("audio", l.caps.Audio.Direction), l.wish.Of("video", l.caps.Video.Direction)
+}
+
+func (l *fakeLeg) SetWish(w Wish) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wish = w
 }
 
 func directions(sdp []byte) (audio, video profiles.Direction) {
@@ -382,24 +399,30 @@ func (l *fakeLeg) Answer(_ context.Context, offer []byte) ([]byte, error) {
 	if l.m.noCodec.Load() || len(offer) == 0 {
 		return nil, ErrNoCommonCodec
 	}
-	a, v := directions(offer)
-	mine := l.caps
-	a = profiles.Join(mine.Audio.Direction.Sends() && a.Receives(), mine.Audio.Direction.Receives() && a.Sends())
-	v = profiles.Join(mine.Video.Direction.Sends() && v.Receives(), mine.Video.Direction.Receives() && v.Sends())
-	if a == profiles.Inactive && v == profiles.Inactive {
+	ao, vo := directions(offer)
+	mine, both := l.caps, func(m, o profiles.Direction) profiles.Direction {
+		return profiles.Join(m.Sends() && o.Receives(), m.Receives() && o.Sends())
+	}
+	if both(mine.Audio.Direction, ao) == profiles.Inactive && both(mine.Video.Direction, vo) == profiles.Inactive && ao != profiles.Inactive {
 		return nil, ErrNoCommonCodec
 	}
+	l.mu.Lock()
+	aw, vw := l.wants()
+	l.mu.Unlock()
+	a, v := both(aw, ao), both(vw, vo)
 	l.agree(a, v)
-	return fmt.Appendf(nil, "v=0\r\naudio=%s\r\nvideo=%s\r\n%s", flip(a), flip(v), padding), nil
+	return fmt.Appendf(nil, "v=0\r\naudio=%s\r\nvideo=%s\r\n%s", a, v, padding), nil
 }
-
-func flip(d profiles.Direction) profiles.Direction { return profiles.Join(d.Receives(), d.Sends()) }
 
 func (l *fakeLeg) SetAnswer(_ context.Context, answer []byte) error {
 	if len(answer) == 0 {
 		return ErrMediaFailed
 	}
-	l.agree(directions(answer))
+	a, v := directions(answer)
+	l.mu.Lock()
+	o := l.offered
+	l.mu.Unlock()
+	l.agree(profiles.Join(o[0].Sends() && a.Receives(), o[0].Receives() && a.Sends()), profiles.Join(o[1].Sends() && v.Receives(), o[1].Receives() && v.Sends()))
 	return nil
 }
 
@@ -432,7 +455,11 @@ func (l *fakeLeg) Media() []MediaState {
 	defer l.mu.Unlock()
 	return slices.Clone(l.media)
 }
-func (l *fakeLeg) Stats() LegStats       { return LegStats{} }
+func (l *fakeLeg) Stats() LegStats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stats
+}
 func (l *fakeLeg) Done() <-chan struct{} { return l.done }
 
 // Connected is at once, or never when the path is blocked.
@@ -447,8 +474,10 @@ func (l *fakeLeg) Err() error { return l.err }
 
 func (l *fakeLeg) Broken() <-chan struct{} { return l.broken }
 
-func (l *fakeLeg) Restart(ctx context.Context) ([]byte, error) {
-	l.restarts.Add(1)
+func (l *fakeLeg) Reoffer(ctx context.Context, restart bool) ([]byte, error) {
+	if restart {
+		l.restarts.Add(1)
+	}
 	return l.Offer(ctx)
 }
 

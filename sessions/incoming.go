@@ -1,6 +1,8 @@
 package sessions
 
 import (
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +27,8 @@ type incoming struct {
 	tx       *sip.ServerTx
 	verdicts chan verdict
 	done     chan ending
+
+	refresher string // of the session timer
 
 	once sync.Once
 }
@@ -69,6 +73,8 @@ func (a *Agent) onRequest(req *sip.Request, tx *sip.ServerTx) {
 			return
 		}
 		a.onInvite(req, tx, peer)
+	case sip.UPDATE: // RFC 3311
+		a.reinvite(req, tx, peer)
 	case sip.ACK: // the 2xx travelled over a reliable flow: nothing waits for it
 		tx.Terminate() // nobody answers an ACK, so the library would keep it as long as the flow
 	case sip.BYE:
@@ -88,6 +94,12 @@ func (a *Agent) refuse(req *sip.Request, tx *sip.ServerTx, err error) {
 	code, phrase := statusOf(err)
 	res := sip.NewResponseFromRequest(req, code, phrase, nil)
 	decorate(res, req)
+	switch code {
+	case statusLater:
+		res.AppendHeader(sip.NewHeader("Retry-After", strconv.Itoa(rand.N(10)))) //nolint:gosec // no secret
+	case statusInterval:
+		res.AppendHeader(sip.NewHeader("Min-SE", strconv.Itoa(int(a.cfg.MinSE.Seconds()))))
+	}
 	if err := tx.Respond(res); err != nil {
 		a.log.Debug("cannot refuse", "err", err)
 	}
@@ -148,6 +160,11 @@ func (a *Agent) onInvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 		a.refuse(req, tx, err)
 		return
 	}
+	timer, refresher, err := a.answerTimer(req)
+	if err != nil {
+		a.refuse(req, tx, err)
+		return
+	}
 	id := sessionOf(req)
 	if id == "" {
 		id = token(16)
@@ -174,13 +191,14 @@ func (a *Agent) onInvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 	d := &dialog{
 		peer: peer, device: caller, callID: req.CallID().Value(), localTag: token(8), session: token(16), remoteSession: id,
 		local: req.To().Address, localName: self.Name, remote: req.From().Address, target: req.From().Address,
-		remoteSeq: req.CSeq().SeqNo, leg: leg, invite: req,
+		remoteSeq: req.CSeq().SeqNo, leg: leg, invite: req, refreshed: make(chan struct{}, 1),
 	}
 	d.remoteTag, _ = req.From().Params.Get("tag")
 	if ct := req.Contact(); ct != nil {
 		d.target = *ct.Address.Clone()
 	}
-	in := &incoming{a: a, req: req, tx: tx, verdicts: make(chan verdict, 1), done: make(chan ending, 1)}
+	d.timer = timer
+	in := &incoming{a: a, req: req, tx: tx, refresher: refresher, verdicts: make(chan verdict, 1), done: make(chan ending, 1)}
 	c.mu.Lock()
 	c.dialog, c.incoming, c.info.Peer = d, in, caller.Slug
 	c.mu.Unlock()
@@ -247,6 +265,8 @@ func (c *Call) refuseHere(in *incoming, d *dialog, self devices.Device, code int
 // acceptHere sends the 200 and opens the media: only now camera and microphone.
 func (c *Call) acceptHere(in *incoming, self devices.Device, d *dialog, answer []byte) {
 	res := c.response(in.req, d, self, statusOK, "OK")
+	d.timer.since = time.Now()
+	sayTimer(res, d.timer, in.refresher)
 	setSDP(res, answer)
 	if !c.establish(d) { // the call ended in the same moment
 		in.final(c.response(in.req, d, self, sip.StatusServiceUnavailable, "Service Unavailable"))
@@ -270,6 +290,8 @@ func (c *Call) response(req *sip.Request, d *dialog, self devices.Device, code i
 	res.AppendHeader(sessionHeader(d.session, d.remoteSession))
 	if code < 300 {
 		res.AppendHeader(c.a.contact(self))
+		res.AppendHeader(sip.NewHeader("Allow", strings.Join(methods(), ", ")))
+		res.AppendHeader(sip.NewHeader("Supported", "timer"))
 	}
 	return res
 }
@@ -329,7 +351,9 @@ func (a *Agent) onBye(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
 	c.finish(ending{code: max(code, statusOK), words: words})
 }
 
-// reinvite answers a changed offer with what the leg can do (RFC 3261 section 14.2).
+// reinvite answers a changed offer with what the leg can do and its person wants (RFC 3261
+// section 14.2), in a re-INVITE or an UPDATE (RFC 3311); an UPDATE without one only says
+// that the session still lives (RFC 4028).
 func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
 	c, d, err := a.find(req, peer)
 	if err != nil {
@@ -348,31 +372,44 @@ func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 	}
 	c.mu.Unlock()
 	switch {
-	case stale:
+	case stale: // RFC 3261 section 12.2.2
 		a.refuse(req, tx, refusal{500, "CSeq Out Of Order"})
 		return
-	case early: // RFC 3261 section 14.2: the first INVITE has no final response yet
-		a.refuse(req, tx, refusal{500, "Still Ringing"})
+	case early: // RFC 3261 section 14.2, RFC 3311 section 5.2: the first INVITE has no final response yet
+		a.refuse(req, tx, refusal{statusLater, "Still Ringing"})
 		return
 	}
 	if c.as.Foreign {
 		self = c.as
 	}
-	if !c.changing.TryLock() { // RFC 3261 section 14.2
-		a.refuse(req, tx, refusal{statusPending, "Request Pending"})
-		return
-	}
-	defer c.changing.Unlock()
-	answer, err := d.leg.Answer(c.ctx, req.Body())
+	timer, refresher, err := a.answerTimer(req)
 	if err != nil {
-		a.refuse(req, tx, ErrNoCommonCodec) // the session goes on unchanged
+		a.refuse(req, tx, err)
 		return
 	}
-	c.agree()
 	res := c.response(req, d, self, statusOK, "OK")
-	setSDP(res, answer)
+	if req.Method == sip.INVITE || len(req.Body()) > 0 {
+		select {
+		case c.changing <- struct{}{}:
+			defer func() { <-c.changing }()
+		default: // RFC 3261 section 14.2
+			a.refuse(req, tx, refusal{statusPending, "Request Pending"})
+			return
+		}
+		answer, err := d.leg.Answer(c.ctx, req.Body())
+		if err != nil {
+			a.refuse(req, tx, ErrNoCommonCodec) // the session goes on unchanged
+			return
+		}
+		c.agree()
+		setSDP(res, answer)
+	}
+	sayTimer(res, timer, refresher)
 	if err := tx.Respond(res); err != nil {
 		a.log.Debug("cannot answer a re-INVITE", "err", err)
+	}
+	if timer.interval > 0 {
+		c.timed(d, timer)
 	}
 	a.gate.free(branchOf(req.Via()))
 }

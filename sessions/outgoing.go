@@ -18,7 +18,7 @@ import (
 // branch is one device that a call tries.
 type branch struct {
 	device devices.Device
-	match  profiles.MatchResult
+	match  profiles.MatchResult // of what the caller wants now
 }
 
 // Call rings every capable device behind a name: one INVITE each, with its own offer,
@@ -46,6 +46,7 @@ func (a *Agent) Call(target string, opt CallOptions) (*Call, error) {
 	}
 	mine := a.cfg.Capability
 	if !opt.Video {
+		c.wish.Video = profiles.Inactive
 		mine.Video = profiles.Medium{Direction: profiles.Inactive}
 	}
 	branches := choose(mine, others)
@@ -83,6 +84,7 @@ type outcome struct {
 	code   int
 	phrase string // reason phrase of the other side
 	err    error
+	raised bool // 422: a longer session interval may do
 }
 
 // words says what it means to the person who called name; a refusal by policy brings its
@@ -161,7 +163,12 @@ func (c *Call) try(ctx context.Context, self devices.Device, i int, b *branch) o
 		}
 		return outcome{code: sip.StatusServiceUnavailable, err: err}
 	}
-	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: b.device.Slug, Peer: b.device.Node, Capabilities: b.match.Caller(), Logger: a.log})
+	// The leg knows all that both can do, so that a picture can be added later.
+	m, err := profiles.Match(a.cfg.Capability, b.device.Capabilities)
+	if err != nil {
+		return outcome{code: statusNotAccept, err: ErrNoCommonCodec}
+	}
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: b.device.Slug, Peer: b.device.Node, Capabilities: m.Caller(), Wish: c.wish, Logger: a.log})
 	if err != nil {
 		return outcome{code: 500, err: err}
 	}
@@ -172,6 +179,10 @@ func (c *Call) try(ctx context.Context, self devices.Device, i int, b *branch) o
 		return outcome{code: 500, err: err}
 	}
 	o, won := c.invite(ctx, i, d, offer)
+	if o.code == statusInterval && o.raised { // RFC 4028 section 7.3
+		d.nextSeq()
+		o, won = c.invite(ctx, i, d, offer)
+	}
 	if !won {
 		_ = leg.Close()
 	}
@@ -186,6 +197,7 @@ func (c *Call) newDialog(self devices.Device, b *branch, leg Leg) *dialog {
 	return &dialog{
 		peer: b.device.Node, device: b.device, callID: token(16), localTag: token(8), session: c.id, localSeq: 1,
 		local: uri(self.AOR), localName: self.Name, remote: uri(c.info.To), target: target, leg: leg,
+		refreshed: make(chan struct{}, 1),
 	}
 }
 
@@ -193,6 +205,7 @@ func (c *Call) newDialog(self devices.Device, b *branch, leg Leg) *dialog {
 func (c *Call) invite(ctx context.Context, i int, d *dialog, offer []byte) (outcome, bool) {
 	a := c.a
 	req := a.request(sip.INVITE, d, d.localSeq)
+	a.offerTimer(req, c.interval(d), d.minSE, "uac")
 	if self, err := a.self(); err == nil {
 		req.AppendHeader(a.contact(self))
 	}
@@ -226,7 +239,7 @@ func (c *Call) invite(ctx context.Context, i int, d *dialog, offer []byte) (outc
 				if cancelled {
 					return outcome{code: c.cancelCode(ctx)}, false
 				}
-				return outcome{code: res.StatusCode, phrase: res.Reason}, false
+				return outcome{code: res.StatusCode, phrase: res.Reason, raised: res.StatusCode == statusInterval && d.raise(res)}, false
 			}
 		case <-tx.Done():
 			return outcome{code: sip.StatusServiceUnavailable, err: errors.Join(errNoDial, tx.Err())}, false
@@ -298,6 +311,7 @@ func (c *Call) accepted(i int, d *dialog, res *sip.Response) (outcome, bool) {
 		d.target = *ct.Address.Clone()
 	}
 	a.ack(d, d.invite.CSeq().SeqNo)
+	d.timer = timerOf(res, true)
 	if !c.establish(d) {
 		a.spawn(func() { a.bye(d, reasonHeader(statusOK, elsewhere)) })
 		return outcome{code: statusCancelled}, false

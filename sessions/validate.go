@@ -15,7 +15,7 @@ const (
 )
 
 // methods this agent knows.
-func methods() []string { return []string{"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS"} }
+func methods() []string { return []string{"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE"} }
 
 // validate catches what the library's parser lets through although RFC 4475 and RFC
 // 3261 section 8.2 say no. It returns nil or a refusal.
@@ -49,13 +49,26 @@ func validate(req *sip.Request) error {
 	if m := req.MaxForwards(); m != nil && m.Val() == 0 {
 		return refusal{483, "Too Many Hops"}
 	}
-	if req.GetHeader("Require") != nil && req.Method != sip.CANCEL && req.Method != sip.ACK {
+	if unsupported(req) != "" && req.Method != sip.CANCEL && req.Method != sip.ACK {
 		return refusal{420, "Bad Extension"}
 	}
 	if !known {
 		return refusal{405, "Method Not Allowed"}
 	}
 	return validateBody(req)
+}
+
+// unsupported lists what a request requires and this agent has not (RFC 3261 section 20.32).
+func unsupported(req *sip.Request) string {
+	var out []string
+	for _, h := range req.GetHeaders("Require") {
+		for tag := range strings.SplitSeq(h.Value(), ",") {
+			if tag = strings.TrimSpace(tag); !strings.EqualFold(tag, "timer") {
+				out = append(out, tag)
+			}
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 func isKnown(m sip.RequestMethod) bool {
@@ -97,10 +110,11 @@ func validateBody(req *sip.Request) error {
 		return nil
 	}
 	ct := req.ContentType()
-	if req.Method == sip.INVITE && (ct == nil || !strings.EqualFold(strings.TrimSpace(strings.Split(ct.Value(), ";")[0]), "application/sdp")) {
+	offers := req.Method == sip.INVITE || req.Method == sip.UPDATE
+	if offers && (ct == nil || !strings.EqualFold(strings.TrimSpace(strings.Split(ct.Value(), ";")[0]), "application/sdp")) {
 		return refusal{415, "Unsupported Media Type"}
 	}
-	if a := req.GetHeader("Accept"); req.Method == sip.INVITE && a != nil &&
+	if a := req.GetHeader("Accept"); offers && a != nil &&
 		!strings.Contains(a.Value(), "application/sdp") && !strings.Contains(a.Value(), "*/*") {
 		return refusal{406, "Not Acceptable"}
 	}
@@ -111,9 +125,7 @@ func validateBody(req *sip.Request) error {
 func decorate(res *sip.Response, req *sip.Request) {
 	switch res.StatusCode {
 	case 420:
-		if h := req.GetHeader("Require"); h != nil {
-			res.AppendHeader(sip.NewHeader("Unsupported", h.Value()))
-		}
+		res.AppendHeader(sip.NewHeader("Unsupported", unsupported(req)))
 	case 415, 406:
 		res.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
 	case 405:

@@ -13,11 +13,13 @@ const (
 	statusForbidden   = 403
 	statusNotFound    = 404
 	statusUnavailable = 480
+	statusInterval    = 422 // RFC 4028
 	statusNoCall      = 481
 	statusBusy        = 486
 	statusCancelled   = 487
 	statusNotAccept   = 488
 	statusPending     = 491
+	statusLater       = 500 // with Retry-After: not now (RFC 3261 section 14.2)
 	statusDecline     = 603
 )
 
@@ -80,4 +82,15 @@ func rank(code int) int {
 		}
 	}
 	return len(order)
+}
+
+// oneWay begins the sentence about media that do not get through.
+func oneWay(kinds []string) string {
+	switch {
+	case len(kinds) > 1:
+		return "Neither sound nor picture"
+	case kinds[0] == "video":
+		return "No picture"
+	}
+	return "No sound"
 }

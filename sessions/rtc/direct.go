@@ -29,11 +29,13 @@ type direct struct {
 	sink   sessions.Sink
 	free   func()
 	counts map[string]*counter
+	wish   sessions.Wish
+	flows  map[string]bool // kinds that are shown now
 }
 
 func newDirect(own sessions.Endpoint, cfg sessions.LegConfig) *direct {
 	return &direct{
-		own: own, from: cfg.Direct, cfg: cfg, counts: map[string]*counter{"audio": {}, "video": {}},
+		own: own, from: cfg.Direct, cfg: cfg, wish: cfg.Wish, counts: map[string]*counter{"audio": {}, "video": {}},
 		connected: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}),
 	}
 }
@@ -49,21 +51,44 @@ func (d *direct) Answer(context.Context, []byte) ([]byte, error) { return nil, e
 // SetAnswer implements sessions.Leg.
 func (d *direct) SetAnswer(context.Context, []byte) error { return errDirect }
 
-// Restart implements sessions.Leg.
-func (d *direct) Restart(context.Context) ([]byte, error) { return nil, errDirect }
+// Reoffer implements sessions.Leg.
+func (d *direct) Reoffer(context.Context, bool) ([]byte, error) { return nil, errDirect }
+
+// SetWish implements sessions.Leg.
+func (d *direct) SetWish(w sessions.Wish) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.wish = w
+	d.flows = flowing(d.mediaLocked())
+}
+
+// flowing are the kinds that come in.
+func flowing(media []sessions.MediaState) map[string]bool {
+	out := map[string]bool{}
+	for _, m := range media {
+		out[m.Kind] = m.Direction.Receives()
+	}
+	return out
+}
 
 // Broken implements sessions.Leg: there is no path that could break.
 func (d *direct) Broken() <-chan struct{} { return nil }
 
 // Media implements sessions.Leg.
 func (d *direct) Media() []sessions.MediaState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mediaLocked()
+}
+
+func (d *direct) mediaLocked() []sessions.MediaState {
 	var out []sessions.MediaState
 	for _, m := range []struct {
 		kind string
 		profiles.Medium
 	}{{"audio", d.cfg.Capabilities.Audio}, {"video", d.cfg.Capabilities.Video}} {
 		if m.Direction.Receives() && len(m.Codecs) > 0 {
-			out = append(out, sessions.MediaState{Kind: m.kind, Codec: m.Codecs[0].Name, Direction: profiles.RecvOnly})
+			out = append(out, sessions.MediaState{Kind: m.kind, Codec: m.Codecs[0].Name, Direction: d.wish.Of(m.kind, profiles.RecvOnly)})
 		}
 	}
 	return out
@@ -82,7 +107,7 @@ func (d *direct) Start(ctx context.Context) error {
 		return nil
 	}
 	d.begun = true
-	sink, err := d.own.OpenSink(ctx, d.cfg.CallID, d.cfg.Remote, d.Media())
+	sink, err := d.own.OpenSink(ctx, d.cfg.CallID, d.cfg.Remote, d.mediaLocked())
 	if err != nil {
 		return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
@@ -90,7 +115,7 @@ func (d *direct) Start(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err), sink.Close())
 	}
-	d.sink, d.free = sink, free
+	d.sink, d.free, d.flows = sink, free, flowing(d.mediaLocked())
 	close(d.connected)
 	if src != nil {
 		d.wg.Go(func() { d.carry(src, sink) })
@@ -104,12 +129,11 @@ func (d *direct) carry(src sessions.Source, sink sessions.Sink) {
 	for _, t := range src.Tracks() {
 		codecs[t.Kind] = t.Codec
 	}
-	wanted := map[string]bool{}
-	for _, m := range d.Media() {
-		wanted[m.Kind] = true
-	}
 	cancel := src.Subscribe(func(kind string, p *rtp.Packet) {
-		if wanted[kind] {
+		d.mu.Lock()
+		shown := d.flows[kind]
+		d.mu.Unlock()
+		if shown {
 			d.counts[kind].add(p, codecs[kind].ClockRate)
 			sink.WriteRTP(kind, codecs[kind], p)
 		}

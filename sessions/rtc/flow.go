@@ -2,7 +2,6 @@ package rtc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +15,14 @@ import (
 	"github.com/hallway-home/hallway/sessions"
 )
 
+// feed is the device's source, open for this leg.
+type feed struct {
+	src     sessions.Source
+	release func()
+	stop    chan struct{}
+	ended   chan struct{}
+}
+
 // Start implements sessions.Leg: it opens source and sink and lets media flow once ICE and
 // DTLS stand. Camera and microphone are not touched before. What it opened is freed by
 // Close, also if Close came first.
@@ -27,32 +34,76 @@ func (l *Leg) Start(ctx context.Context) error {
 	}
 	l.begun = true
 	l.mu.Unlock()
-	media := l.Media()
+	if err := l.open(ctx); err != nil {
+		return err
+	}
+	close(l.started)
+	return nil
+}
+
+// renew opens and closes source and sink as an offer and its answer have changed what
+// flows; mu is held.
+func (l *Leg) renew() {
+	if !l.begun {
+		return
+	}
+	l.spawnLocked(func() {
+		select {
+		case <-l.started:
+		case <-l.closed:
+			return
+		}
+		if err := l.open(context.Background()); err != nil && !l.isClosed() {
+			l.fail(err)
+		}
+	})
+}
+
+func (l *Leg) isClosed() bool {
+	select {
+	case <-l.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// open brings source and sink to what is agreed now. A sink is made for what comes: when
+// the picture joins or leaves, a new one begins; on hold the old one waits. A source whose
+// every way is closed is freed, and the lamp of the camera goes out; muting alone keeps the
+// microphone at hand.
+func (l *Leg) open(ctx context.Context) error {
+	l.opening.Lock()
+	defer l.opening.Unlock()
+	l.mu.Lock()
+	media := l.mediaLocked()
 	sends := slices.ContainsFunc(media, func(m sessions.MediaState) bool { return m.Direction.Sends() })
-	receives := slices.ContainsFunc(media, func(m sessions.MediaState) bool { return m.Direction.Receives() })
-	if receives {
+	keeps := sends || l.wish.Mute && !l.wish.Hold
+	l.mu.Unlock()
+	var kinds string
+	for _, m := range media {
+		if m.Direction.Receives() {
+			kinds += m.Kind + " "
+		}
+	}
+	if l.isClosed() {
+		return sessions.ErrMediaFailed
+	}
+	if kinds != "" && kinds != l.kinds {
 		sink, err := l.endpoint().OpenSink(ctx, l.cfg.CallID, l.cfg.Remote, media)
 		if err != nil {
 			return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 		}
-		if !l.locked(func() { l.sink = sink }) {
-			return errors.Join(sessions.ErrMediaFailed, sink.Close())
+		if err := l.swapSink(sink, kinds); err != nil {
+			l.log.Warn("closing an output", "err", err)
 		}
 	}
-	if sends {
-		src, release, err := l.endpoint().OpenSource(ctx)
-		if err != nil {
-			return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
-		}
-		if !l.locked(func() { l.frees, l.source = append(l.frees, release), src }) {
-			release()
-			return sessions.ErrMediaFailed
-		}
-		if src != nil {
-			l.spawn(func() { l.send(src) })
-		}
+	switch {
+	case !keeps:
+		l.stopFeed()
+	case sends && l.feed == nil:
+		return l.startFeed(ctx)
 	}
-	close(l.started)
 	return nil
 }
 
@@ -62,6 +113,60 @@ func (l *Leg) endpoint() sessions.Endpoint {
 		return l.cfg.Endpoint
 	}
 	return l.f.cfg.Endpoint
+}
+
+// swapSink takes another sink and closes the one before; after the leg's end it closes both.
+func (l *Leg) swapSink(sink sessions.Sink, kinds string) error {
+	l.sinkMu.Lock()
+	before := l.sink
+	l.sink, l.kinds = sink, kinds
+	l.sinkMu.Unlock()
+	if before != nil {
+		return before.Close()
+	}
+	return nil
+}
+
+// startFeed and stopFeed are called with opening held.
+func (l *Leg) startFeed(ctx context.Context) error {
+	src, release, err := l.endpoint().OpenSource(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
+	}
+	f := &feed{src: src, release: release, stop: make(chan struct{}), ended: make(chan struct{})}
+	if src == nil {
+		close(f.ended)
+		l.setFeed(f)
+		return nil
+	}
+	if !l.locked(func() {
+		l.feed = f
+		l.wg.Go(func() {
+			defer close(f.ended)
+			l.send(f)
+		})
+	}) {
+		release()
+		return sessions.ErrMediaFailed
+	}
+	return nil
+}
+
+func (l *Leg) setFeed(f *feed) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.feed = f
+}
+
+func (l *Leg) stopFeed() {
+	f := l.feed
+	if f == nil {
+		return
+	}
+	close(f.stop)
+	<-f.ended
+	f.release()
+	l.setFeed(nil)
 }
 
 // locked runs f under the lock, unless the leg is closed.
@@ -91,53 +196,67 @@ func (l *Leg) spawnLocked(f func()) {
 
 // send forwards the source once the connection stands, so that nothing of its first
 // picture is lost on the way.
-func (l *Leg) send(src sessions.Source) {
+func (l *Leg) send(f *feed) {
 	select {
 	case <-l.connected:
 	case <-l.closed:
 		return
+	case <-f.stop:
+		return
 	}
 	codecs := map[string]profiles.Codec{}
-	for _, t := range src.Tracks() {
+	for _, t := range f.src.Tracks() {
 		codecs[t.Kind] = t.Codec
 	}
-	l.mu.Lock()
-	tracks := map[string]*track{"audio": l.tracks["audio"], "video": l.tracks["video"]}
-	l.mu.Unlock()
-	cancel := src.Subscribe(func(kind string, p *rtp.Packet) {
-		if t := tracks[kind]; t != nil {
+	cancel := f.src.Subscribe(func(kind string, p *rtp.Packet) {
+		if t := l.outs[kind]; t != nil {
 			t.write(codecs[kind], p)
 		}
 	})
 	defer cancel()
-	if v := tracks["video"]; v != nil && v.allowed.Load() {
-		src.RequestKeyFrame()
+	if l.outs["video"].allowed.Load() {
+		f.src.RequestKeyFrame()
 	}
 	select {
 	case <-l.closed:
-	case <-src.Done():
-		l.fail(fmt.Errorf("%w: %w", sessions.ErrMediaFailed, src.Err()))
+	case <-f.stop:
+	case <-f.src.Done():
+		l.fail(fmt.Errorf("%w: %w", sessions.ErrMediaFailed, f.src.Err()))
 	}
 }
 
-// readRequests passes on what the receiver asks for; repairs are made by the interceptors
-// underneath (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1).
-func (l *Leg) readRequests(sender *webrtc.RTPSender) {
+// readRequests passes on what the receiver asks for, and notes what it reports; repairs are
+// made by the interceptors underneath (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1).
+func (l *Leg) readRequests(kind string, sender *webrtc.RTPSender) {
 	for {
 		packets, _, err := sender.ReadRTCP()
 		if err != nil {
 			return
 		}
 		for _, p := range packets {
-			switch p.(type) {
+			switch p := p.(type) {
 			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
 				l.mu.Lock()
-				src := l.source
+				f := l.feed
 				l.mu.Unlock()
-				if src != nil {
-					src.RequestKeyFrame()
+				if f != nil && f.src != nil {
+					f.src.RequestKeyFrame()
 				}
+			case *rtcp.ReceiverReport:
+				l.heard(kind, p.Reports)
+			case *rtcp.SenderReport:
+				l.heard(kind, p.Reports)
 			}
+		}
+	}
+}
+
+// heard notes the reports on our own stream of a kind.
+func (l *Leg) heard(kind string, reports []rtcp.ReceptionReport) {
+	ssrc, clock := l.outs[kind].reported()
+	for _, r := range reports {
+		if r.SSRC == ssrc {
+			l.said[kind].take(r, clock, time.Now())
 		}
 	}
 }
@@ -154,27 +273,33 @@ func (l *Leg) receive(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) 
 	case <-l.closed:
 		return
 	}
-	l.mu.Lock()
-	sink, count := l.sink, l.recv[kind]
-	l.mu.Unlock()
-	if sink == nil || count == nil {
+	count := l.recv[kind]
+	if count == nil {
 		return
 	}
-	l.spawn(func() { l.readReports(kind, receiver, sink) })
+	l.spawn(func() { l.readReports(kind, receiver) })
 	if kind == "video" {
-		l.spawn(func() { l.askKeyFrames(uint32(remote.SSRC()), sink) })
+		l.spawn(func() { l.askKeyFrames(uint32(remote.SSRC())) })
 	}
 	for {
 		p, _, err := remote.ReadRTP()
 		if err != nil {
 			return
 		}
-		if !count.allowed.Load() { // held, or sent without being agreed
+		codec := codecOfTrack(remote)
+		if !count.add(p, codec.ClockRate) { // held, sent without being agreed, or twice
 			continue
 		}
-		codec := codecOfTrack(remote)
-		count.add(p, codec.ClockRate)
-		sink.WriteRTP(kind, codec, p)
+		l.withSink(func(s sessions.Sink) { s.WriteRTP(kind, codec, p) })
+	}
+}
+
+// withSink keeps the sink open while f uses it.
+func (l *Leg) withSink(f func(sessions.Sink)) {
+	l.sinkMu.RLock()
+	defer l.sinkMu.RUnlock()
+	if l.sink != nil {
+		f(l.sink)
 	}
 }
 
@@ -185,7 +310,7 @@ func codecOfTrack(remote *webrtc.TrackRemote) profiles.Codec {
 	return profiles.Codec{Name: name, ClockRate: c.ClockRate, Channels: c.Channels}
 }
 
-func (l *Leg) readReports(kind string, receiver *webrtc.RTPReceiver, sink sessions.Sink) {
+func (l *Leg) readReports(kind string, receiver *webrtc.RTPReceiver) {
 	for {
 		packets, _, err := receiver.ReadRTCP()
 		if err != nil {
@@ -193,13 +318,13 @@ func (l *Leg) readReports(kind string, receiver *webrtc.RTPReceiver, sink sessio
 		}
 		for _, p := range packets {
 			if sr, ok := p.(*rtcp.SenderReport); ok {
-				sink.WriteSenderReport(kind, sr)
+				l.withSink(func(s sessions.Sink) { s.WriteSenderReport(kind, sr) })
 			}
 		}
 	}
 }
 
-func (l *Leg) askKeyFrames(ssrc uint32, sink sessions.Sink) {
+func (l *Leg) askKeyFrames(ssrc uint32) {
 	t := time.NewTicker(keyFrameEvery)
 	defer t.Stop()
 	for {
@@ -207,7 +332,9 @@ func (l *Leg) askKeyFrames(ssrc uint32, sink sessions.Sink) {
 		case <-l.closed:
 			return
 		case <-t.C:
-			if sink.NeedsKeyFrame() && l.recv["video"].allowed.Load() {
+			needs := false
+			l.withSink(func(s sessions.Sink) { needs = s.NeedsKeyFrame() })
+			if needs && l.recv["video"].wanted() {
 				_ = l.pc.WriteRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: ssrc}})
 			}
 		}

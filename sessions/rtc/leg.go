@@ -8,6 +8,7 @@ import (
 
 	"github.com/pion/webrtc/v4"
 
+	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 )
 
@@ -36,13 +37,21 @@ type Leg struct {
 	tracks  map[string]*track
 	media   map[string]sessions.MediaState
 	err     error
-	begun   bool                       // Start was called
-	reoffer *webrtc.SessionDescription // of Restart, until it is answered
-	offerer bool                       // made the first offer
-	source  sessions.Source
+	begun   bool // Start was called
+	wish    sessions.Wish
+	offered map[string]profiles.Direction // by our offer that waits for its answer
+	reoffer *webrtc.SessionDescription    // of Reoffer, until it is answered
+	offerer bool                          // made the first offer
+	feed    *feed                         // of the source, while something is sent
+
+	outs map[string]*track   // both kinds, whether they are taken part in or not
+	recv map[string]*counter // likewise
+	said map[string]*hearsay // likewise
+
+	opening sync.Mutex // one goroutine at a time opens and closes source and sink
+	sinkMu  sync.RWMutex
 	sink    sessions.Sink
-	frees   []func() // of the source
-	recv    map[string]*counter
+	kinds   string // that the sink was opened for
 }
 
 func newLeg(f *Factory, pc *webrtc.PeerConnection, p *port, cfg sessions.LegConfig) *Leg {
@@ -53,7 +62,10 @@ func newLeg(f *Factory, pc *webrtc.PeerConnection, p *port, cfg sessions.LegConf
 	l := &Leg{
 		f: f, pc: pc, port: p, cfg: cfg, log: log,
 		started: make(chan struct{}), connected: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}, 1),
+		wish: cfg.Wish, offered: map[string]profiles.Direction{},
 		tracks: map[string]*track{}, media: map[string]sessions.MediaState{}, recv: map[string]*counter{"audio": {}, "video": {}},
+		said: map[string]*hearsay{"audio": {}, "video": {}},
+		outs: map[string]*track{"audio": newTrack("audio", cfg.CallID), "video": newTrack("video", cfg.CallID)},
 	}
 	pc.OnConnectionStateChange(l.onState)
 	pc.OnTrack(l.onTrack)
@@ -103,6 +115,10 @@ func (l *Leg) Err() error {
 func (l *Leg) Media() []sessions.MediaState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.mediaLocked()
+}
+
+func (l *Leg) mediaLocked() []sessions.MediaState {
 	var out []sessions.MediaState
 	for _, kind := range []string{"audio", "video"} {
 		if m, ok := l.media[kind]; ok {
@@ -114,18 +130,13 @@ func (l *Leg) Media() []sessions.MediaState {
 
 // Stats implements sessions.Leg.
 func (l *Leg) Stats() sessions.LegStats {
-	l.mu.Lock()
-	tracks, sink := []*track{l.tracks["audio"], l.tracks["video"]}, l.sink
-	l.mu.Unlock()
-	s := sessions.LegStats{Audio: l.recv["audio"].stats(), Video: l.recv["video"].stats()}
-	for i, out := range []*sessions.StreamStats{&s.Audio, &s.Video} {
-		if t := tracks[i]; t != nil {
-			out.PacketsSent, out.BytesSent = t.sent()
-		}
+	s := sessions.LegStats{Audio: l.stream("audio"), Video: l.stream("video")}
+	l.sinkMu.RLock()
+	if l.sink != nil {
+		s.Recording = l.sink.Path()
+		s.NoPicture = l.sink.NeedsKeyFrame() && l.recv["video"].wanted()
 	}
-	if sink != nil {
-		s.Recording = sink.Path()
-	}
+	l.sinkMu.RUnlock()
 	select {
 	case <-l.connected: // pion sets its transport up in a goroutine: not to be looked at before
 	default:
@@ -141,23 +152,27 @@ func (l *Leg) Stats() sessions.LegStats {
 	return s
 }
 
+func (l *Leg) stream(kind string) sessions.StreamStats {
+	s := l.recv[kind].stats()
+	s.PacketsSent, s.BytesSent = l.outs[kind].sent()
+	s.Peer = l.said[kind].get()
+	return s
+}
+
 // Close implements sessions.Leg: it returns after camera and microphone are freed and
 // every goroutine of the leg has ended; so does a second Close.
 func (l *Leg) Close() error {
 	l.once.closed.Do(func() {
 		l.mu.Lock()
 		close(l.closed)
-		frees, sink := l.frees, l.sink
 		l.mu.Unlock()
-		for _, f := range frees {
-			f()
-		}
+		l.opening.Lock() // what is being opened is seen below
+		l.stopFeed()
+		l.opening.Unlock()
 		l.closeErr = l.pc.GracefulClose()
 		l.wg.Wait()
-		if sink != nil {
-			if err := sink.Close(); err != nil {
-				l.closeErr = err
-			}
+		if err := l.swapSink(nil, ""); err != nil {
+			l.closeErr = err
 		}
 		l.f.forget(l)
 	})

@@ -19,9 +19,36 @@ func (l *Leg) want(kind string) profiles.Medium {
 	return l.cfg.Capabilities.Audio
 }
 
+// wished is the direction of one kind that this side wants now; mu is held.
+func (l *Leg) wished(kind string) profiles.Direction {
+	return l.wish.Of(kind, l.want(kind).Direction)
+}
+
+// SetWish implements sessions.Leg.
+func (l *Leg) SetWish(w sessions.Wish) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wish = w
+	for kind := range l.media {
+		l.gate(kind)
+	}
+}
+
+// gate opens and closes the ways of one kind, by what was agreed and is still wanted; mu is
+// held.
+func (l *Leg) gate(kind string) {
+	agreed, wished := l.media[kind].Direction, l.wished(kind)
+	if t := l.tracks[kind]; t != nil {
+		t.allow(agreed.Sends() && wished.Sends())
+	}
+	if c := l.recv[kind]; c != nil {
+		c.allow(agreed.Receives() && wished.Receives())
+	}
+}
+
 // addTransceiver takes part in one kind of media.
 func (l *Leg) addTransceiver(kind string, codecs []webrtc.RTPCodecParameters) error {
-	t := newTrack(kind, l.cfg.CallID)
+	t := l.outs[kind]
 	tr, err := l.pc.AddTransceiverFromTrack(t, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendrecv})
 	if err != nil {
 		return err
@@ -31,7 +58,7 @@ func (l *Leg) addTransceiver(kind string, codecs []webrtc.RTPCodecParameters) er
 	}
 	l.tracks[kind] = t
 	sender := tr.Sender()
-	l.spawnLocked(func() { l.readRequests(sender) })
+	l.spawnLocked(func() { l.readRequests(kind, sender) })
 	return nil
 }
 
@@ -42,15 +69,16 @@ func (l *Leg) Offer(ctx context.Context) ([]byte, error) {
 	l.offerer = true
 	var dirs []profiles.Direction
 	for _, kind := range []string{"audio", "video"} {
-		m := l.want(kind)
-		if !m.Direction.Sends() && !m.Direction.Receives() {
+		d := l.wished(kind)
+		if d == profiles.Inactive || d == "" {
 			continue
 		}
-		if err := l.addTransceiver(kind, named(m.Codecs)); err != nil {
+		if err := l.addTransceiver(kind, named(l.want(kind).Codecs)); err != nil {
 			return nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 		}
 		l.order = append(l.order, kind)
-		dirs = append(dirs, m.Direction)
+		l.offered[kind] = d
+		dirs = append(dirs, d)
 	}
 	offer, err := l.pc.CreateOffer(nil)
 	if err != nil {
@@ -133,6 +161,7 @@ func (l *Leg) Answer(ctx context.Context, offer []byte) ([]byte, error) {
 			l.agreed(s, dirs[i])
 		}
 	}
+	l.renew()
 	return []byte(out), nil
 }
 
@@ -149,8 +178,8 @@ func (l *Leg) choose(sections []section) (dirs []profiles.Direction, reject []bo
 			continue
 		}
 		seen[s.kind], reject[i] = true, false
-		dirs[i] = agree(m.Direction, s.direction)
-		usable = usable || dirs[i] != profiles.Inactive || s.direction == profiles.Inactive // held is usable too
+		dirs[i] = agree(l.wished(s.kind), s.direction)
+		usable = usable || agree(m.Direction, s.direction) != profiles.Inactive || s.direction == profiles.Inactive // held is usable too
 		if l.tracks[s.kind] == nil {
 			if err := l.addTransceiver(s.kind, named(common)); err != nil {
 				return nil, nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
@@ -173,12 +202,7 @@ func (l *Leg) agreed(s section, d profiles.Direction) {
 		state.Codec = s.codecs[0].Name
 	}
 	l.media[s.kind] = state
-	if t := l.tracks[s.kind]; t != nil {
-		t.allow(d.Sends())
-	}
-	if c := l.recv[s.kind]; c != nil {
-		c.allowed.Store(d.Receives())
-	}
+	l.gate(s.kind)
 }
 
 // SetAnswer implements sessions.Leg.
@@ -196,7 +220,6 @@ func (l *Leg) SetAnswer(_ context.Context, answer []byte) error {
 		if s.kind != l.order[i] {
 			return fmt.Errorf("%w: the answer has its media in another order", sessions.ErrMediaFailed)
 		}
-		l.agreed(s, agree(l.want(s.kind).Direction, s.direction))
 	}
 	if err := l.adopt(); err != nil {
 		return err
@@ -207,5 +230,11 @@ func (l *Leg) SetAnswer(_ context.Context, answer []byte) error {
 		return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
 	l.resolve(names)
+	for i, s := range sections {
+		if i == slices.Index(l.order, s.kind) {
+			l.agreed(s, agree(l.offered[s.kind], s.direction))
+		}
+	}
+	l.renew()
 	return nil
 }

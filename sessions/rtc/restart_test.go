@@ -11,7 +11,7 @@ import (
 
 func restart(t *testing.T, from, to sessions.Leg) {
 	t.Helper()
-	offer, err := from.Restart(t.Context())
+	offer, err := from.Reoffer(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestRestartKeepsMediaGoing(t *testing.T) {
 			})
 		}
 		if round == 1 { // the other side's offer crosses one of ours that got lost
-			if _, err := turn[1].leg.Restart(t.Context()); err != nil {
+			if _, err := turn[1].leg.Reoffer(t.Context(), true); err != nil {
 				t.Fatal(err)
 			}
 		}

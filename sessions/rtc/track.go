@@ -10,7 +10,6 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"github.com/hallway-home/hallway/profiles"
-	"github.com/hallway-home/hallway/sessions"
 )
 
 // track sends one kind of media in whichever agreed codec the source has: the agent
@@ -21,7 +20,15 @@ type track struct {
 	packets      atomic.Uint64
 	bytes        atomic.Uint64
 
+	closed   atomic.Bool  // the gate was closed since the last packet
+	closedAt atomic.Int64 // Unix nanoseconds
+	shift    struct {     // for write alone
+		seq, lastSeq     uint16
+		stamp, lastStamp uint32
+	}
+
 	mu     sync.Mutex
+	clock  uint32 // of the codec that is sent
 	out    webrtc.TrackLocalWriter
 	ssrc   uint32
 	codecs []webrtc.RTPCodecParameters
@@ -61,7 +68,20 @@ func (t *track) StreamID() string { return t.stream }
 func (t *track) Kind() webrtc.RTPCodecType { return webrtc.NewRTPCodecType(t.kind) }
 
 // allow opens and closes the gate by what was agreed.
-func (t *track) allow(send bool) { t.allowed.Store(send) }
+func (t *track) allow(send bool) {
+	t.allowed.Store(send)
+	if !send {
+		t.closedAt.Store(time.Now().UnixNano())
+		t.closed.Store(true)
+	}
+}
+
+// stream is what its receiver reports on, and the rate of its clock.
+func (t *track) reported() (ssrc uint32, clock float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ssrc, float64(t.clock)
+}
 
 func (t *track) sent() (packets, bytes uint64) { return t.packets.Load(), t.bytes.Load() }
 
@@ -75,7 +95,7 @@ func (t *track) write(c profiles.Codec, p *rtp.Packet) {
 	pt, ok := webrtc.PayloadType(0), false
 	for _, n := range t.codecs {
 		if _, name, _ := strings.Cut(n.MimeType, "/"); strings.EqualFold(name, c.Name) {
-			pt, ok = n.PayloadType, true
+			pt, ok, t.clock = n.PayloadType, true, n.ClockRate
 			break
 		}
 	}
@@ -84,6 +104,12 @@ func (t *track) write(c profiles.Codec, p *rtp.Packet) {
 		return
 	}
 	h := p.Header
+	if t.closed.Swap(false) && t.packets.Load() > 0 {
+		t.resume(&h, c.ClockRate)
+	}
+	h.SequenceNumber += t.shift.seq
+	h.Timestamp += t.shift.stamp
+	t.shift.lastSeq, t.shift.lastStamp = h.SequenceNumber, h.Timestamp
 	h.SSRC, h.PayloadType = ssrc, uint8(pt)
 	h.Extension, h.Extensions = false, nil
 	if n, err := out.WriteRTP(&h, p.Payload); err == nil {
@@ -92,53 +118,15 @@ func (t *track) write(c profiles.Codec, p *rtp.Packet) {
 	}
 }
 
-// counter keeps the receive statistics of RFC 3550 section 6.4.1 and appendix A.8.
-type counter struct {
-	allowed atomic.Bool // what comes in was agreed
-
-	mu      sync.Mutex
-	packets uint64
-	bytes   uint64
-	first   int64
-	highest int64
-	begun   bool
-	transit float64
-	jitter  float64
-	clock   float64
-}
-
-func (c *counter) add(p *rtp.Packet, clock uint32) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	seq := int64(p.SequenceNumber)
-	if !c.begun {
-		c.begun, c.first, c.highest, c.clock = true, seq, seq, float64(clock)
-	} else {
-		ext := c.highest + int64(int16(p.SequenceNumber-uint16(c.highest))) //nolint:gosec // modular arithmetic
-		c.highest = max(c.highest, ext)
+// resume joins what is sent now to what was sent before the gate closed: what it kept is no
+// loss to the receiver (RFC 3550 section 5.1), and a source that was opened anew goes on in
+// the same time.
+func (t *track) resume(h *rtp.Header, clock uint32) {
+	s := &t.shift
+	s.seq = s.lastSeq + 1 - h.SequenceNumber
+	pause := time.Duration(time.Now().UnixNano() - t.closedAt.Load())
+	due := s.lastStamp + uint32(uint64(pause.Seconds()*float64(clock)))            //nolint:gosec // RTP time stamps wrap
+	if d := int64(int32(h.Timestamp + s.stamp - due)); max(d, -d) > int64(clock) { //nolint:gosec // modular arithmetic
+		s.stamp = due - h.Timestamp
 	}
-	c.packets++
-	c.bytes += uint64(len(p.Payload))
-	transit := float64(time.Now().UnixNano())/1e9*c.clock - float64(p.Timestamp)
-	if c.packets > 1 {
-		d := transit - c.transit
-		if d < 0 {
-			d = -d
-		}
-		if d < c.clock { // a jump of a second is a new time line, not jitter
-			c.jitter += (d - c.jitter) / 16
-		}
-	}
-	c.transit = transit
-}
-
-func (c *counter) stats() sessions.StreamStats {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := sessions.StreamStats{PacketsReceived: c.packets, BytesReceived: c.bytes}
-	if c.begun {
-		s.Lost = c.highest - c.first + 1 - int64(c.packets) //nolint:gosec // small
-		s.JitterMs = c.jitter / c.clock * 1000
-	}
-	return s
 }

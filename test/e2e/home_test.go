@@ -237,6 +237,11 @@ type call struct {
 	Reason    string `json:"reason"`
 	Code      int    `json:"code"`
 	Missed    bool   `json:"missed"`
+	Hold      bool   `json:"hold"`
+	Muted     bool   `json:"muted"`
+	PeerHold  bool   `json:"peer_hold"`
+	PeerMuted bool   `json:"peer_muted"`
+	Trouble   []string
 	Media     []struct {
 		Kind      string `json:"kind"`
 		Direction string `json:"direction"`
@@ -245,13 +250,23 @@ type call struct {
 	Stats struct {
 		Audio     stream `json:"audio"`
 		Video     stream `json:"video"`
+		NoPicture bool   `json:"no_picture"`
 		Recording string `json:"recording"`
 	} `json:"stats"`
 }
 
 type stream struct {
-	Received int `json:"packets_received"`
-	Sent     int `json:"packets_sent"`
+	Received   int     `json:"packets_received"`
+	Sent       int     `json:"packets_sent"`
+	Lost       int     `json:"lost"`
+	Late       int     `json:"late"`
+	Duplicates int     `json:"duplicates"`
+	JitterMs   float64 `json:"jitter_ms"`
+	Peer       struct {
+		Reports int   `json:"reports"`
+		Lost    int   `json:"lost"`
+		RTT     int64 `json:"rtt_ns"`
+	} `json:"peer"`
 }
 
 func (n *node) sees(slug string) string {

@@ -2,14 +2,18 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
+	"runtime/metrics"
 	"time"
 
 	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/pairing"
 	"github.com/hallway-home/hallway/devices/trust"
+	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 )
 
@@ -17,7 +21,7 @@ import (
 func (a *Agent) Status() api.Status {
 	s := api.Status{
 		Version: a.opt.Version, Node: a.self, ShortID: pairing.ShortID(a.self), Name: a.about().Name, Class: a.profile.Class,
-		Listen: a.listen.String(), Since: a.since, PID: os.Getpid(),
+		Listen: a.listen.String(), Since: a.since, PID: os.Getpid(), Process: process(),
 	}
 	if r := a.roster.Roster(); r.Has(a.self) {
 		m := r.Members[a.self]
@@ -57,6 +61,36 @@ func (a *Agent) Decline(id string) error { return a.sip.Decline(id) }
 
 // Hangup implements api.Backend.
 func (a *Agent) Hangup(id string) error { return a.sip.Hangup(id) }
+
+// ChangeCall implements api.Backend.
+func (a *Agent) ChangeCall(ctx context.Context, id string, c api.CallChange) (sessions.CallInfo, error) {
+	var errs []error
+	if c.Hold != nil {
+		errs = append(errs, a.sip.Hold(ctx, id, *c.Hold))
+	}
+	if c.Mute != nil {
+		errs = append(errs, a.sip.Mute(ctx, id, *c.Mute))
+	}
+	if c.Video != "" {
+		d := map[string]profiles.Direction{"on": profiles.SendRecv, "receive": profiles.RecvOnly, "off": profiles.Inactive}[c.Video]
+		errs = append(errs, a.sip.Video(ctx, id, d))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return sessions.CallInfo{}, err
+	}
+	return a.sip.Get(id)
+}
+
+// process counts what this program uses.
+func process() api.Process {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	p := api.Process{Goroutines: runtime.NumGoroutine(), HeapLive: live[0].Value.Uint64(), OpenFiles: -1}
+	if fds, err := os.ReadDir("/proc/self/fd"); err == nil {
+		p.OpenFiles = len(fds) - 1 // without the folder itself
+	}
+	return p
+}
 
 // OpenPairing implements api.Backend: a fresh code, shown by this new device.
 func (a *Agent) OpenPairing(minutes int) (api.PairState, error) {

@@ -25,6 +25,7 @@ type Backend interface {
 	Answer(id string) error
 	Decline(id string) error
 	Hangup(id string) error
+	ChangeCall(ctx context.Context, id string, change CallChange) (sessions.CallInfo, error)
 	HomeBackend
 	OpenPairing(minutes int) (PairState, error)
 	ClosePairing() error
@@ -49,6 +50,21 @@ type Status struct {
 	URI     string         `json:"uri,omitempty" doc:"SIP URI of this device"`
 	Since   time.Time      `json:"since"`
 	PID     int            `json:"pid"`
+	Process Process        `json:"process"`
+}
+
+// Process says what the agent uses, to whoever may use its socket.
+type Process struct {
+	Goroutines int    `json:"goroutines"`
+	HeapLive   uint64 `json:"heap_live" doc:"bytes that were in use after the last garbage collection"`
+	OpenFiles  int    `json:"open_files" doc:"-1: unknown"`
+}
+
+// CallChange is what a person wants of a running call; what is absent stays as it is.
+type CallChange struct {
+	Hold  *bool  `json:"hold,omitempty" doc:"nothing is sent or received, for now"`
+	Mute  *bool  `json:"mute,omitempty" doc:"this device sends no sound"`
+	Video string `json:"video,omitempty" enum:"on,receive,off" doc:"on: both pictures; receive: only theirs; off: none"`
 }
 
 // PairState is an open window on a new device, or the last one.

@@ -44,7 +44,7 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case is(trust.ErrNotOwner, trust.ErrLastOwner, trust.ErrRemoved, trust.ErrSenior, trust.ErrNoSecond, trust.ErrRecovery, pairing.ErrWrongCode):
 		return http.StatusForbidden
-	case is(trust.ErrNoHome, sessions.ErrNoHome, trust.ErrHomeExists, sessions.ErrNotRinging, sessions.ErrAlone, pairing.ErrBusy, pairing.ErrClosed, trust.ErrFull, trust.ErrBehind, trust.ErrStillWaits, trust.ErrNoneChanged):
+	case is(trust.ErrNoHome, sessions.ErrNoHome, trust.ErrHomeExists, sessions.ErrNotRinging, sessions.ErrNotActive, sessions.ErrNoCommonCodec, sessions.ErrAlone, pairing.ErrBusy, pairing.ErrClosed, trust.ErrFull, trust.ErrBehind, trust.ErrStillWaits, trust.ErrNoneChanged):
 		return http.StatusConflict
 	case is(pairing.ErrCode, trust.ErrCode, trust.ErrEditForm, trust.ErrEditSize, trust.ErrRule, ErrInput, ErrCamera):
 		return http.StatusUnprocessableEntity
@@ -175,6 +175,13 @@ func callRoutes(a huma.API, b Backend) {
 		}
 	}) (*out[sessions.CallInfo], error) {
 		c, err := b.StartCall(in.Body.To, in.Body.Video)
+		return &out[sessions.CallInfo]{c}, problem(err)
+	})
+	answer(a, op("change-call", http.MethodPatch, "/calls/{id}", "Hold, mute, add or drop the picture"), func(ctx context.Context, in *struct {
+		ID   string `path:"id" doc:"the call's ID, or the beginning of it" maxLength:"64"`
+		Body CallChange
+	}) (*out[sessions.CallInfo], error) {
+		c, err := b.ChangeCall(ctx, in.ID, in.Body)
 		return &out[sessions.CallInfo]{c}, problem(err)
 	})
 	for _, r := range []struct {

@@ -47,9 +47,12 @@ func (f *fake) Call(id string) (sessions.CallInfo, error) {
 func (f *fake) StartCall(to string, video bool) (sessions.CallInfo, error) {
 	return sessions.CallInfo{ID: "1"}, f.note("start %s %v", to, video)
 }
-func (f *fake) Answer(id string) error              { return f.note("answer %s", id) }
-func (f *fake) Decline(id string) error             { return f.note("decline %s", id) }
-func (f *fake) Hangup(id string) error              { return f.note("hangup %s", id) }
+func (f *fake) Answer(id string) error  { return f.note("answer %s", id) }
+func (f *fake) Decline(id string) error { return f.note("decline %s", id) }
+func (f *fake) Hangup(id string) error  { return f.note("hangup %s", id) }
+func (f *fake) ChangeCall(_ context.Context, id string, c CallChange) (sessions.CallInfo, error) {
+	return sessions.CallInfo{ID: id}, f.note("change %s %v %v %s", id, c.Hold != nil && *c.Hold, c.Mute != nil && *c.Mute, c.Video)
+}
 func (f *fake) CreateHome(n string) (string, error) { return "CODE", f.note("create %s", n) }
 func (f *fake) Home() (Home, error)                 { return Home{}, f.err }
 func (f *fake) History() ([]LogEntry, error)        { return []LogEntry{}, f.err }
@@ -149,6 +152,8 @@ func TestRoutesReachTheBackend(t *testing.T) {
 		{"POST", "/calls/12/answer", nil, "answer 12"},
 		{"POST", "/calls/12/decline", nil, "decline 12"},
 		{"DELETE", "/calls/12", nil, "hangup 12"},
+		{"PATCH", "/calls/12", map[string]any{"hold": true, "video": "receive"}, "change 12 true false receive"},
+		{"PATCH", "/calls/12", map[string]any{"mute": true}, "change 12 false true "},
 		{"POST", "/home", map[string]any{"name": "H"}, "create H"},
 		{"DELETE", "/home/members/cam", nil, "remove cam"},
 		{"PATCH", "/home/names/cam", map[string]any{"name": "Cam", "room": "Attic"}, "rename cam Cam Attic"},

@@ -87,7 +87,11 @@ func progress(c sessions.CallInfo) string {
 		}
 		return fmt.Sprintf("ringing at %d of %d devices", n, len(c.Branches))
 	case sessions.StateActive:
-		return fmt.Sprintf("answered by %s: %s", c.Peer, mediaLine(c))
+		line := fmt.Sprintf("%s with %s: %s", stateWords(c), c.Peer, mediaLine(c))
+		if len(c.Trouble) > 0 {
+			line += " (" + strings.Join(c.Trouble, " ") + ")"
+		}
+		return line
 	case sessions.StateIncoming:
 		return fmt.Sprintf("%s is calling", c.From.Slug)
 	case sessions.StateEnded:
@@ -158,12 +162,34 @@ func (a *app) callsTable(calls []sessions.CallInfo) {
 	for _, c := range calls {
 		s := c.Stats
 		rows = append(rows, []string{
-			c.ID[:8], c.Direction, c.From.Slug, c.To.Slug, string(c.State), orDash(c.Peer),
-			fmt.Sprintf("%d/%d", s.Audio.PacketsReceived, s.Video.PacketsReceived), fmt.Sprintf("%d", s.Audio.Lost+s.Video.Lost),
-			fmt.Sprintf("%.1f ms", s.Video.JitterMs), orDash(c.Reason),
+			c.ID[:8], c.Direction, c.From.Slug, c.To.Slug, stateWords(c), orDash(c.Peer),
+			fmt.Sprintf("%d/%d", s.Audio.PacketsReceived, s.Video.PacketsReceived), fmt.Sprintf("%d/%d", s.Audio.Lost+s.Video.Lost, s.Audio.Peer.Lost+s.Video.Peer.Lost),
+			fmt.Sprintf("%.1f/%.1f ms", s.Audio.JitterMs, s.Video.JitterMs), fmt.Sprintf("%.1f ms", float64(s.RTT.Microseconds())/1000),
+			orDash(strings.Join(append(c.Trouble, nonEmpty(c.Reason)...), " ")),
 		})
 	}
-	a.table([]string{"CALL", "WAY", "FROM", "TO", "STATE", "WITH", "SOUND/PICTURE", "LOST", "JITTER", "WHY"}, rows)
+	a.table([]string{"CALL", "WAY", "FROM", "TO", "STATE", "WITH", "SOUND/PICTURE", "LOST HERE/THERE", "JITTER", "ROUND TRIP", "WHY"}, rows)
+}
+
+// stateWords is the state of a call with what its sides want of it.
+func stateWords(c sessions.CallInfo) string {
+	out := []string{string(c.State)}
+	for _, w := range []struct {
+		on    bool
+		words string
+	}{{c.Hold, "on hold"}, {c.PeerHold, "held by them"}, {c.Muted, "muted"}, {c.PeerMuted, "they are muted"}} {
+		if w.on && c.State == sessions.StateActive {
+			out = append(out, w.words)
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+func nonEmpty(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
 }
 
 func (a *app) decideCmd(verb, short string) *cobra.Command {
@@ -183,6 +209,35 @@ func (a *app) decideCmd(verb, short string) *cobra.Command {
 	}}
 }
 
+// changeCmd changes a running call.
+func (a *app) changeCmd(verb, short string, change map[string]any, said string) *cobra.Command {
+	return &cobra.Command{Use: verb + " [CALL]", Short: short, Args: cobra.MaximumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		return a.changeCall(cmd.Context(), verb, args, change, said)
+	}}
+}
+
+func (a *app) videoCmd() *cobra.Command {
+	said := map[string]string{"on": "The picture is on.", "receive": "Only the other side's picture is shown.", "off": "The picture is off."}
+	return &cobra.Command{Use: "video on|receive|off [CALL]", Short: "Add or drop the picture of a running call", Args: cobra.RangeArgs(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
+		if said[args[0]] == "" {
+			return usage(fmt.Errorf("%q is none of on, receive, off; `hallway video --help` says more", args[0]))
+		}
+		return a.changeCall(cmd.Context(), "video "+args[0], args[1:], map[string]any{"video": args[0]}, said[args[0]])
+	}}
+}
+
+func (a *app) changeCall(ctx context.Context, verb string, args []string, change map[string]any, said string) error {
+	id, err := a.which(ctx, verb, args)
+	if err != nil {
+		return err
+	}
+	c, err := ask[sessions.CallInfo](ctx, a, http.MethodPatch, "/calls/"+api.Escape(id), change)
+	if err != nil {
+		return err
+	}
+	return a.show(c, func() { a.say("%s", said) })
+}
+
 // which finds the call that is meant when none is named: the only one that fits.
 func (a *app) which(ctx context.Context, verb string, args []string) (string, error) {
 	if len(args) == 1 {
@@ -194,7 +249,14 @@ func (a *app) which(ctx context.Context, verb string, args []string) (string, er
 	}
 	var fit []string
 	for _, c := range calls {
-		if c.State == sessions.StateIncoming || verb == "hangup" && c.State != sessions.StateEnded {
+		fits := c.State == sessions.StateActive // what changes a running call
+		switch verb {
+		case "answer", "decline":
+			fits = c.State == sessions.StateIncoming
+		case "hangup":
+			fits = c.State != sessions.StateEnded
+		}
+		if fits {
 			fit = append(fit, c.ID)
 		}
 	}

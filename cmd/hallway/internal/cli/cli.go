@@ -123,6 +123,10 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	root.AddCommand(a.upCmd(), a.devicesCmd(), a.roomsCmd(), a.resolveCmd(), a.callCmd(), a.callsCmd(),
 		a.decideCmd("answer", "Accept a ringing call"), a.decideCmd("decline", "Refuse a ringing call"), a.decideCmd("hangup", "End a call"),
+		a.changeCmd("hold", "Put a call on hold: nothing is sent or received", map[string]any{"hold": true}, "On hold."),
+		a.changeCmd("resume", "Take a call back from hold", map[string]any{"hold": false}, "The call goes on."),
+		a.changeCmd("mute", "Send no sound in a call", map[string]any{"mute": true}, "Muted."),
+		a.changeCmd("unmute", "Send sound again", map[string]any{"mute": false}, "Heard again."), a.videoCmd(),
 		a.pairCmd(), a.addCmd(), a.inviteCmd(), a.adoptCmd(), a.homeCmd(), a.profilesCmd(), a.doctorCmd(), a.configCmd(), a.demoCmd(), a.versionCmd())
 	return root
 }

@@ -26,7 +26,7 @@ func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 func TestCommandLineThatMakesNoSense(t *testing.T) {
 	for _, line := range []string{
 		"nonsense", "devices extra", "devices --bogus", "call", "call a b", "doctor a b c", "home create", "home rename x", "config check x",
-		"add", "answer a b", "up extra", "pair x",
+		"add", "answer a b", "hold a b", "video", "video maybe", "up extra", "pair x",
 	} {
 		out, errs, code := run(t, strings.Fields(line)...)
 		if code != ExitUsage || out != "" || !strings.Contains(errs, "usage:") && !strings.Contains(errs, "--help") {
@@ -56,7 +56,7 @@ func TestEveryCommandWithoutAnAgent(t *testing.T) {
 		}
 	}
 	for _, line := range []string{
-		"devices", "devices --watch", "rooms", "resolve x", "call x", "answer", "decline", "hangup", "calls", "calls --watch", "pair", "add 123123123",
+		"devices", "devices --watch", "rooms", "resolve x", "call x", "answer", "decline", "hangup", "hold", "resume", "mute", "unmute", "video on", "video off x", "calls", "calls --watch", "pair", "add 123123123",
 		"invite", "doctor x", "doctor x y", "home create H", "home show", "home remove x", "home rename x y", "home room x", "home group x y", "home person x y",
 	} {
 		_, errs, code := run(t, append(strings.Fields(line), "--json")...)
