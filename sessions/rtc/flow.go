@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/pion/rtcp"
-	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/hallway-home/hallway/profiles"
@@ -44,7 +43,7 @@ func (l *Leg) Start(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 		}
-		if !l.locked(func() { l.frees, l.source = append(l.frees, release), src }) {
+		if !l.locked(func() { l.frees = append(l.frees, release) }) {
 			release()
 			return sessions.ErrMediaFailed
 		}
@@ -89,21 +88,16 @@ func (l *Leg) send(src sessions.Source) {
 	case <-l.closed:
 		return
 	}
-	codecs := map[string]profiles.Codec{}
-	for _, t := range src.Tracks() {
-		codecs[t.Kind] = t.Codec
-	}
 	l.mu.Lock()
-	tracks := map[string]*track{"audio": l.tracks["audio"], "video": l.tracks["video"]}
+	out := &outlet{leg: l, audio: outTrack{track: l.tracks["audio"]}, video: outTrack{track: l.tracks["video"]}}
 	l.mu.Unlock()
-	cancel := src.Subscribe(func(kind string, p *rtp.Packet) {
-		if t := tracks[kind]; t != nil {
-			t.write(codecs[kind], p)
-		}
-	})
-	defer cancel()
-	if v := tracks["video"]; v != nil && v.allowed.Load() {
-		src.RequestKeyFrame()
+	for _, t := range src.Tracks() {
+		out.of(t.Kind).codec = t.Codec
+	}
+	view := src.Subscribe(out)
+	defer view.Cancel()
+	if !l.locked(func() { l.view = view }) {
+		return
 	}
 	select {
 	case <-l.closed:
@@ -112,22 +106,27 @@ func (l *Leg) send(src sessions.Source) {
 	}
 }
 
-// readRequests passes on what the receiver asks for; repairs are made by the interceptors
-// underneath (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1).
-func (l *Leg) readRequests(sender *webrtc.RTPSender) {
+// readRequests passes on what the receiver asks for: repairs (RFC 4585 section 6.2.1) and
+// key frames (section 6.3.1, RFC 5104 section 4.3.1).
+func (l *Leg) readRequests(kind string, sender *webrtc.RTPSender) {
 	for {
 		packets, _, err := sender.ReadRTCP()
 		if err != nil {
 			return
 		}
+		l.mu.Lock()
+		view := l.view
+		l.mu.Unlock()
+		if view == nil || kind != "video" {
+			continue
+		}
 		for _, p := range packets {
-			switch p.(type) {
+			switch p := p.(type) {
 			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
-				l.mu.Lock()
-				src := l.source
-				l.mu.Unlock()
-				if src != nil {
-					src.RequestKeyFrame()
+				view.RequestKeyFrame()
+			case *rtcp.TransportLayerNack:
+				for i := range p.Nacks {
+					view.Resend(p.Nacks[i].PacketList())
 				}
 			}
 		}

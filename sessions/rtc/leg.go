@@ -18,6 +18,7 @@ const keyFrameEvery = 300 * time.Millisecond
 type Leg struct {
 	f   *Factory
 	pc  *webrtc.PeerConnection
+	out *train
 	cfg sessions.LegConfig
 	log *slog.Logger
 
@@ -38,19 +39,19 @@ type Leg struct {
 	begun   bool                       // Start was called
 	reoffer *webrtc.SessionDescription // of Restart, until it is answered
 	offerer bool                       // made the first offer
-	source  sessions.Source
+	view    sessions.Subscription      // of the source
 	sink    sessions.Sink
 	frees   []func() // of the source
 	recv    map[string]*counter
 }
 
-func newLeg(f *Factory, pc *webrtc.PeerConnection, cfg sessions.LegConfig) *Leg {
+func newLeg(f *Factory, pc *webrtc.PeerConnection, out *train, cfg sessions.LegConfig) *Leg {
 	log := cfg.Logger
 	if log == nil {
 		log = f.cfg.Logger
 	}
 	l := &Leg{
-		f: f, pc: pc, cfg: cfg, log: log,
+		f: f, pc: pc, out: out, cfg: cfg, log: log,
 		started: make(chan struct{}), connected: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}, 1),
 		tracks: map[string]*track{}, media: map[string]sessions.MediaState{}, recv: map[string]*counter{"audio": {}, "video": {}},
 	}
@@ -114,13 +115,16 @@ func (l *Leg) Media() []sessions.MediaState {
 // Stats implements sessions.Leg.
 func (l *Leg) Stats() sessions.LegStats {
 	l.mu.Lock()
-	tracks, sink := []*track{l.tracks["audio"], l.tracks["video"]}, l.sink
+	tracks, sink, view := []*track{l.tracks["audio"], l.tracks["video"]}, l.sink, l.view
 	l.mu.Unlock()
 	s := sessions.LegStats{Audio: l.recv["audio"].stats(), Video: l.recv["video"].stats()}
 	for i, out := range []*sessions.StreamStats{&s.Audio, &s.Video} {
 		if t := tracks[i]; t != nil {
 			out.PacketsSent, out.BytesSent = t.sent()
 		}
+	}
+	if view != nil {
+		s.Video.Skipped = view.Skipped()
 	}
 	if sink != nil {
 		s.Recording = sink.Path()

@@ -31,7 +31,7 @@ func (l *Leg) addTransceiver(kind string, codecs []webrtc.RTPCodecParameters) er
 	}
 	l.tracks[kind] = t
 	sender := tr.Sender()
-	l.spawnLocked(func() { l.readRequests(sender) })
+	l.spawnLocked(func() { l.readRequests(kind, sender) })
 	return nil
 }
 
