@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/hallway-home/hallway/test/netlab"
+)
+
+const (
+	// fanSettled is how long viewers are left alone before what they see and cost is
+	// measured, and fanMeasured for how long.
+	fanSettled, fanMeasured = 3 * time.Second, 12 * time.Second
+	// fanPeers is what was measured of others with 20 and 100 viewers of 2 Mbit/s; neither
+	// can be installed here, so they do not run beside us.
+	fanPeers20  = "MediaMTX 2.1, go2rtc 2.4 (measured earlier; not installable here)"
+	fanPeers100 = "MediaMTX 1.3, go2rtc 1.9 (measured earlier; not installable here)"
+)
+
+// fan is a device with a camera and its viewers: two processes, two hosts.
+type fan struct {
+	lab    *netlab.Lab
+	dir    string
+	server *exec.Cmd
+	home   *netlab.Host // of the viewers
+}
+
+// watch is a process of viewers.
+type watch struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func newFan() (*fan, error) {
+	f := &fan{}
+	var err error
+	if f.dir, err = os.MkdirTemp("", "hallway-fan"); err != nil {
+		return f, err
+	}
+	build := exec.Command("go", "build", "-o", f.program(), "./test/bench/fan") //nolint:noctx // ends by itself
+	build.Env, build.Stderr = append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
+	if err := build.Run(); err != nil {
+		return f, err
+	}
+	if f.lab, err = netlab.New(); err != nil {
+		return f, err
+	}
+	camera, err := f.lab.Host("camera")
+	if err != nil {
+		return f, err
+	}
+	if f.home, err = f.lab.Host("viewers"); err != nil {
+		return f, err
+	}
+	f.server = camera.Command(context.Background(), f.program(), "serve", f.socket())
+	f.server.Stderr = os.Stderr
+	if err := f.server.Start(); err != nil {
+		return f, err
+	}
+	return f, until(5*time.Second, "the camera's device serves", func() bool { _, err := os.Stat(f.socket()); return err == nil })
+}
+
+func (f *fan) program() string { return filepath.Join(f.dir, "fan") }
+func (f *fan) socket() string  { return filepath.Join(f.dir, "signal") }
+
+func (f *fan) close() error {
+	var errs []error
+	if f.server != nil && f.server.Process != nil {
+		_ = syscall.Kill(-f.server.Process.Pid, syscall.SIGTERM)
+		_ = f.server.Wait()
+	}
+	if f.lab != nil {
+		errs = append(errs, f.lab.Close())
+	}
+	return errors.Join(append(errs, os.RemoveAll(f.dir))...)
+}
+
+// watch starts n viewers; it returns when all have their answers.
+func (f *fan) watch(n int) (*watch, error) {
+	w := &watch{cmd: f.home.Command(context.Background(), f.program(), "view", f.socket(), fmt.Sprint(n))}
+	w.cmd.Stderr = os.Stderr
+	var err error
+	if w.in, err = w.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := w.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	w.out = bufio.NewReader(out)
+	if err := w.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if _, err := w.out.ReadString('\n'); err != nil {
+		return nil, errors.Join(fmt.Errorf("the viewers did not join: %w", err), w.cmd.Wait())
+	}
+	return w, nil
+}
+
+// leave ends the viewers in good order.
+func (w *watch) leave() error { return errors.Join(w.in.Close(), w.cmd.Wait()) }
+
+// seen is what viewers saw, and what that cost the server.
+type seen struct {
+	KeyMs, DelayMs         []float64
+	Bytes, Packets, Frames uint64
+	Lost                   int64
+	SilentAt               int
+	cpu                    float64 // seconds
+	rss                    float64 // MiB, at the end
+}
+
+func (f *fan) measure(w *watch) (s seen, err error) {
+	time.Sleep(fanSettled)
+	pid := f.server.Process.Pid
+	before, err := cpuTicks(pid)
+	if err != nil {
+		return s, err
+	}
+	if _, err := io.WriteString(w.in, "\n"); err != nil {
+		return s, err
+	}
+	time.Sleep(fanMeasured)
+	after, err := cpuTicks(pid)
+	if err != nil {
+		return s, err
+	}
+	if _, err := io.WriteString(w.in, "\n"); err != nil {
+		return s, err
+	}
+	line, err := w.out.ReadBytes('\n')
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(line, &s); err != nil {
+		return s, err
+	}
+	s.cpu = float64(after-before) / 100
+	s.rss, err = memory(pid)
+	return s, err
+}
+
+// fans measures one camera of 2 Mbit/s with 20 and with 100 viewers.
+func fans(string) (rows []row, err error) {
+	f, err := newFan()
+	defer func() { err = errors.Join(err, f.close()) }()
+	if err != nil {
+		return nil, err
+	}
+	first, err := f.watch(1) // keeps the camera on
+	if err != nil {
+		return nil, err
+	}
+	alone, err := f.measure(first)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range []struct {
+		n      int
+		budget float64
+		peers  string
+	}{{20, 1.5, fanPeers20}, {100, 0.9, fanPeers100}} {
+		w, err := f.watch(x.n)
+		if err != nil {
+			return nil, err
+		}
+		s, err := f.measure(w)
+		if err = errors.Join(err, w.leave()); err != nil {
+			return nil, err
+		}
+		if len(s.KeyMs) != x.n || s.SilentAt != 0 || len(s.DelayMs) != 3 {
+			return nil, fmt.Errorf("%d of %d viewers had a key frame, %d saw nothing: there is nothing to measure", len(s.KeyMs), x.n, s.SilentAt)
+		}
+		slices.Sort(s.KeyMs)
+		gbit := float64(s.Bytes) * 8 * float64(x.n+1) / float64(x.n) / 1e9 // and the one that keeps it on
+		name := func(what string) string { return fmt.Sprintf("fan-out to %d: %s", x.n, what) }
+		rows = append(rows,
+			row{Name: name("CPU seconds for each Gbit"), Value: s.cpu / gbit, Unit: "s", Budget: x.budget, Peer: x.peers},
+			row{Name: name("memory for each viewer"), Value: (s.rss - alone.rss) / float64(x.n), Unit: "MiB", Budget: 1, Peer: "MediaMTX 4, go2rtc 5 (measured earlier)"},
+			row{Name: name("camera to complete frame, median"), Value: s.DelayMs[0], Unit: "ms", Budget: 1 + 9*float64(x.n/100), Peer: "both 1.2 to 2 at 20 (measured earlier)"},
+			row{Name: name("camera to complete frame, worst"), Value: s.DelayMs[2], Unit: "ms", Budget: 300},
+			row{Name: name("accept to complete key frame, worst"), Value: s.KeyMs[x.n-1], Unit: "ms", Budget: 100, Peer: "both 1200 to 1300 median (measured earlier)"},
+			row{Name: name("packets lost of a million"), Value: float64(s.Lost) / float64(s.Packets) * 1e6, Unit: "", Budget: 100},
+		)
+		fmt.Fprintf(os.Stderr, "%d viewers: %.2f CPU s, %.2f Gbit, %d frames, RSS %.1f MiB (%.1f with one), delay %v ms, key frames median %.1f ms\n", x.n, s.cpu, gbit, s.Frames, s.rss, alone.rss, s.DelayMs, s.KeyMs[x.n/2])
+	}
+	return rows, first.leave()
+}
