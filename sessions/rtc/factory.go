@@ -59,6 +59,7 @@ type Factory struct {
 	once sync.Once
 	cert webrtc.Certificate
 	port *port
+	yard *yard
 	err  error
 
 	media    *webrtc.MediaEngine
@@ -84,7 +85,7 @@ func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
 		return nil, f.err
 	}
 	f.port.acquire()
-	t := &train{}
+	t := &train{yard: f.yard}
 	pc, err := f.api(t, cfg.Capabilities).NewPeerConnection(webrtc.Configuration{
 		Certificates: []webrtc.Certificate{f.cert}, BundlePolicy: webrtc.BundlePolicyMaxBundle, RTCPMuxPolicy: webrtc.RTCPMuxPolicyRequire,
 	})
@@ -167,6 +168,7 @@ func (f *Factory) build() {
 		return
 	}
 	f.cert = *cert
+	f.yard = newYard()
 	f.port = &port{number: f.cfg.Port, interfaces: f.cfg.Interfaces, log: silent().NewLogger("ice")}
 }
 

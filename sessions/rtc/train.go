@@ -15,17 +15,21 @@ const (
 	// trainBytes is the largest datagram the kernel can be given to cut (RFC 768 less
 	// headers), trainCars the most it cuts it into (UDP_MAX_SEGMENTS before Linux 6.9).
 	trainBytes, trainCars = 65507, 64
+	// maxTrains of one node may stand ready or be under way; the kernel takes one after the
+	// other from a socket anyway, and each has 64 kB.
+	maxTrains = 8
 )
 
 // train gathers the datagrams of one leg that leave together, and hands them to the kernel
 // in one call (UDP_SEGMENT, udp(7), Linux 4.18): a quarter of the cost of one call each.
 // Everything else of ICE, DTLS and SRTP is as without. Safe for concurrent use.
 type train struct {
+	yard  *yard
 	mu    sync.Mutex
 	open  bool
 	conn  *trainConn
 	to    netip.AddrPort
-	buf   *[trainBytes]byte // of trains; nil while nothing is gathered
+	buf   *[trainBytes]byte // of the yard; nil while nothing is gathered
 	n     int               // bytes
 	cars  int
 	size  int  // of all but the last
@@ -33,8 +37,35 @@ type train struct {
 	oob   [64]byte
 }
 
-// trains are shared by all legs: none keeps 64 kB of its own.
-var trains = sync.Pool{New: func() any { return new([trainBytes]byte) }}
+// yard lends buffers to the trains of a node: a leg keeps none while it sends nothing.
+type yard struct {
+	mu   sync.Mutex
+	made int
+	free chan *[trainBytes]byte
+}
+
+func newYard() *yard { return &yard{free: make(chan *[trainBytes]byte, maxTrains)} }
+
+// get waits for a buffer while all are under way.
+func (y *yard) get() *[trainBytes]byte {
+	select {
+	case b := <-y.free:
+		return b
+	default:
+	}
+	y.mu.Lock()
+	more := y.made < maxTrains
+	if more {
+		y.made++
+	}
+	y.mu.Unlock()
+	if more {
+		return new([trainBytes]byte)
+	}
+	return <-y.free
+}
+
+func (y *yard) put(b *[trainBytes]byte) { y.free <- b }
 
 // gather keeps datagrams back until leave.
 func (t *train) gather() {
@@ -50,7 +81,7 @@ func (t *train) leave() {
 	t.flush()
 	t.open = false
 	if t.buf != nil {
-		trains.Put(t.buf)
+		t.yard.put(t.buf)
 		t.buf = nil
 	}
 }
@@ -66,7 +97,7 @@ func (t *train) board(c *trainConn, b []byte, to netip.AddrPort) bool {
 		t.flush()
 	}
 	if t.buf == nil {
-		t.buf = trains.Get().(*[trainBytes]byte)
+		t.buf = t.yard.get()
 	}
 	if t.cars == 0 {
 		t.conn, t.to, t.size = c, to, len(b)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
 	"strconv"
@@ -62,6 +63,11 @@ func answer(c net.Conn, leg sessions.Leg) error {
 	var offer []byte
 	if err := json.NewDecoder(c).Decode(&offer); err != nil {
 		return err
+	}
+	if len(offer) == 0 { // only wants to know
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return json.NewEncoder(c).Encode(m.Mallocs)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
