@@ -108,6 +108,7 @@ type LegStats struct {
 type StreamStats struct {
 	PacketsSent     uint64      `json:"packets_sent"`
 	BytesSent       uint64      `json:"bytes_sent"`
+	Skipped         uint64      `json:"skipped"`          // packets not sent, because this viewer was too slow for its source
 	PacketsReceived uint64      `json:"packets_received"` // without copies
 	BytesReceived   uint64      `json:"bytes_received"`   // payload
 	Lost            int64       `json:"lost"`             // sent, and not here (RFC 3550 section 6.4.1)

@@ -15,16 +15,48 @@ type Track struct {
 	Codec profiles.Codec
 }
 
-// Source is where media comes from: a clip, a camera, a pipeline. Subscribe may be
-// called for several legs; a slow one loses packets rather than delaying the others.
+// Source is where media comes from: a clip, a camera, a pipeline. Safe for concurrent use.
 type Source interface {
 	Tracks() []Track
-	// Subscribe delivers packets until cancel is called; the packet belongs to the
-	// receiver, payload shared and read-only.
-	Subscribe(deliver func(kind string, p *rtp.Packet)) (cancel func())
-	RequestKeyFrame()
+	// Subscribe starts delivery to one more viewer, beginning with the current group of
+	// pictures. Viewers are independent: one that is slow loses packets rather than delaying
+	// the others. The caller cancels it.
+	Subscribe(Outlet) Subscription
 	Done() <-chan struct{} // closed when it failed by itself
 	Err() error
+}
+
+// Outlet takes what a source delivers to one viewer. It is called from one goroutine.
+type Outlet interface {
+	// Takes says whether media of a kind may leave now. What comes while it may not is left
+	// out of the numbering; the picture begins anew with a key frame afterwards.
+	Takes(kind string) bool
+	// WriteRTP takes packets. Sequence numbers are the
+	// viewer's own, SSRC and payload type are the outlet's to set. The slice is valid during
+	// the call, payloads are shared and read-only.
+	WriteRTP(Batch)
+}
+
+// Batch is a few packets of one kind: of one frame of the picture, or a few to send again.
+type Batch struct {
+	Kind    string
+	Packets []rtp.Packet
+	Live    bool // as fresh as the source has them
+	Again   bool // answers a NACK
+}
+
+// Subscription is one viewer's hold on a source. Safe for concurrent use.
+type Subscription interface {
+	// RequestKeyFrame answers a PLI or FIR (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1)
+	// with the current group of pictures again, at a bounded rate.
+	RequestKeyFrame()
+	// Resend answers a generic NACK (RFC 4585 section 6.2.1) for the picture: the packets go
+	// out as they did the first time, as far as the source still has them.
+	Resend(lost []uint16)
+	// Skipped counts the packets that this viewer was too slow for.
+	Skipped() uint64
+	// Cancel ends delivery and returns after the last call of the outlet.
+	Cancel()
 }
 
 // Sink is where media goes to. Calls for one kind come from one goroutine.

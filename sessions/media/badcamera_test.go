@@ -465,7 +465,7 @@ func misbehave(t *testing.T, c badCamera) {
 	ctx, cancel := contextWithCancel(t)
 	src := openCamera(ctx, cam, badTiming(), &wg, slog.New(slog.DiscardHandler))
 	var got atomic.Int32
-	stop := src.Subscribe(func(string, *rtp.Packet) { got.Add(1) })
+	view := src.Subscribe(outlet(func(string, *rtp.Packet) { got.Add(1) }))
 	switch {
 	case c.words != "":
 		select {
@@ -486,7 +486,7 @@ func misbehave(t *testing.T, c badCamera) {
 		}
 	}
 	start := time.Now()
-	stop()
+	view.Cancel()
 	cancel()
 	wg.Wait()
 	if took := time.Since(start); took > time.Second {

@@ -40,13 +40,6 @@ func openClip(ctx context.Context, path string, wg *sync.WaitGroup) (*clip, erro
 // Tracks implements sessions.Source.
 func (c *clip) Tracks() []sessions.Track { return c.file.tracks }
 
-// Subscribe implements sessions.Source.
-func (c *clip) Subscribe(deliver func(string, *rtp.Packet)) func() { return c.subscribe(deliver) }
-
-// RequestKeyFrame does nothing: a clip has its key frames where they are, and a new
-// viewer starts with one.
-func (c *clip) RequestKeyFrame() {}
-
 // Done implements sessions.Source; a clip never fails once it is open.
 func (c *clip) Done() <-chan struct{} { return c.done }
 

@@ -2,92 +2,73 @@ package media
 
 import (
 	"sync"
+	"time"
 
 	"github.com/pion/rtp"
+
+	"github.com/hallway-home/hallway/sessions"
 )
 
-const (
-	// maxGOP bounds the packets kept for a new viewer: 2 s of 8 Mbit/s.
-	maxGOP = 2048
-	// viewerQueue is how far a leg may fall behind before it loses packets; others are
-	// never delayed by it.
-	viewerQueue = 1024
-)
+// flushAt is how many packets of one frame are gathered before viewers are woken: they
+// leave together at little more than the cost of one.
+const flushAt = 32
 
-type item struct {
-	kind string
-	p    *rtp.Packet
-}
-
-// hub gives each packet of a source to every subscriber. A new one gets the current
-// group of pictures at once, with its original time stamps, and so sees a picture
-// without waiting for the next key frame.
+// hub gives the packets of one source to any number of viewers. It keeps them once, in a
+// ring for each kind, and each viewer reads with a cursor of its own: nothing is copied,
+// queued or allocated for a viewer, and none can delay another.
 type hub struct {
-	mu   sync.Mutex
-	subs map[*viewer]struct{}
-	gop  []*rtp.Packet
-	open bool // gop starts with a key frame
+	mu      sync.Mutex
+	video   ring
+	audio   ring
+	viewers map[*viewer]struct{}
+	pending int // packets of the picture since viewers were woken
 }
 
-type viewer struct {
-	queue chan item
-	done  chan struct{}
-	idle  chan struct{}
+func newHub() *hub {
+	return &hub{video: newRing(videoSlots), audio: newRing(audioSlots), viewers: map[*viewer]struct{}{}}
 }
 
-func newHub() *hub { return &hub{subs: map[*viewer]struct{}{}} }
-
-// publish hands on one packet; key marks the first packet of a key frame.
+// publish hands on one packet, which is not to be changed any more; key marks the first
+// packet of a key frame.
 func (h *hub) publish(kind string, p *rtp.Packet, key bool) {
+	now := time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if kind == "video" {
-		if key {
-			h.gop, h.open = nil, true
+	if kind == "audio" {
+		if h.audio.push(p, false, now) {
+			h.wake()
 		}
-		if h.open && len(h.gop) < maxGOP {
-			h.gop = append(h.gop, p)
-		} else {
-			h.gop, h.open = nil, false
-		}
+		return
 	}
-	for v := range h.subs {
-		select {
-		case v.queue <- item{kind, p}:
-		default: // this viewer is too slow; its loss is repaired by the next key frame
-		}
+	if h.pending > 0 && p.Timestamp != h.video.stamp { // the end of the last frame was not marked
+		h.wake()
+	}
+	if !h.video.push(p, key, now) {
+		return
+	}
+	if h.pending++; p.Marker || h.pending >= flushAt {
+		h.wake()
 	}
 }
 
-// subscribe starts delivery; cancel returns after the last delivery.
-func (h *hub) subscribe(deliver func(kind string, p *rtp.Packet)) (cancel func()) {
-	v := &viewer{queue: make(chan item, viewerQueue+maxGOP), done: make(chan struct{}), idle: make(chan struct{})}
+// wake tells the viewers that there is something to send; mu is held.
+func (h *hub) wake() {
+	h.pending = 0
+	for v := range h.viewers {
+		v.signal()
+	}
+}
+
+// Subscribe implements sessions.Source.
+func (h *hub) Subscribe(out sessions.Outlet) sessions.Subscription {
+	v := &viewer{
+		hub: h, out: out, done: make(chan struct{}), ended: make(chan struct{}), notify: make(chan struct{}, 1),
+		batch: make([]rtp.Packet, 0, maxBatch), audio: newNumbering(), video: newNumbering(), audioCut: true, waiting: true,
+	}
 	h.mu.Lock()
-	for _, p := range h.gop {
-		v.queue <- item{"video", p}
-	}
-	h.subs[v] = struct{}{}
+	v.audioPos, v.pos = h.audio.head, h.video.head
+	h.viewers[v] = struct{}{}
 	h.mu.Unlock()
-	go func() {
-		defer close(v.idle)
-		for {
-			select {
-			case <-v.done:
-				return
-			case it := <-v.queue:
-				c := *it.p // the receiver rewrites the header
-				deliver(it.kind, &c)
-			}
-		}
-	}()
-	var once sync.Once
-	return func() {
-		once.Do(func() {
-			h.mu.Lock()
-			delete(h.subs, v)
-			h.mu.Unlock()
-			close(v.done)
-		})
-		<-v.idle
-	}
+	go v.run()
+	return v
 }

@@ -146,14 +146,6 @@ func vp8Key(b []byte) bool {
 // Tracks implements sessions.Source.
 func (s *pipelineSource) Tracks() []sessions.Track { return s.tracks }
 
-// Subscribe implements sessions.Source.
-func (s *pipelineSource) Subscribe(deliver func(string, *rtp.Packet)) func() {
-	return s.subscribe(deliver)
-}
-
-// RequestKeyFrame does nothing: a child cannot be asked; its group of pictures is kept.
-func (s *pipelineSource) RequestKeyFrame() {}
-
 // Done implements sessions.Source.
 func (s *pipelineSource) Done() <-chan struct{} { return s.done }
 

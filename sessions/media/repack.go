@@ -18,11 +18,11 @@ const (
 	maxSet = 1024
 )
 
-// outlet makes what a camera sends fit to be sent on: packets below the MTU (over TCP a
+// repacker makes what a camera sends fit to be sent on: packets below the MTU (over TCP a
 // camera's may have 64 kB), one continuous time line whatever the connection, and every key
 // frame with its parameter sets before it. It keeps nothing of a picture, so it adds no
 // delay. One goroutine uses it at a time.
-type outlet struct {
+type repacker struct {
 	kind    string
 	nal     nalForm // zero for sound
 	publish func(kind string, p *rtp.Packet, key bool)
@@ -68,8 +68,8 @@ func (f nalForm) withType(b []byte, t byte) []byte {
 	return []byte{b[0]&0xe0 | t}
 }
 
-func newOutlet(t sessions.Track, publish func(string, *rtp.Packet, bool)) *outlet {
-	o := &outlet{kind: t.Kind, publish: publish, line: timeLine{clock: float64(t.Codec.ClockRate)}}
+func newRepacker(t sessions.Track, publish func(string, *rtp.Packet, bool)) *repacker {
+	o := &repacker{kind: t.Kind, publish: publish, line: timeLine{clock: float64(t.Codec.ClockRate)}}
 	switch strings.ToUpper(t.Codec.Name) {
 	case "H264":
 		o.nal = h264Form()
@@ -81,7 +81,7 @@ func newOutlet(t sessions.Track, publish func(string, *rtp.Packet, bool)) *outle
 }
 
 // begin takes what a new connection's description says.
-func (o *outlet) begin(sets [][]byte) {
+func (o *repacker) begin(sets [][]byte) {
 	o.fresh = true
 	for i, s := range sets {
 		if len(s) > 0 && len(s) <= maxSet {
@@ -91,7 +91,7 @@ func (o *outlet) begin(sets [][]byte) {
 }
 
 // write sends one of the camera's packets on. The packet's payload must not change later.
-func (o *outlet) write(p *rtp.Packet, now time.Time) {
+func (o *repacker) write(p *rtp.Packet, now time.Time) {
 	parts, step := o.cut(p.Payload)
 	if len(parts) == 0 || len(parts) > maxParts {
 		return
@@ -124,7 +124,7 @@ func (o *outlet) write(p *rtp.Packet, now time.Time) {
 
 // keyFrame reports whether this packet is the first of a key frame, and keeps the parameter
 // sets that pass.
-func (o *outlet) keyFrame(b []byte, stamp uint32) bool {
+func (o *repacker) keyFrame(b []byte, stamp uint32) bool {
 	starts := false
 	o.each(b, func(t byte, unit []byte) {
 		for i, set := range o.nal.sets {
@@ -144,7 +144,7 @@ func (o *outlet) keyFrame(b []byte, stamp uint32) bool {
 	return true
 }
 
-func (o *outlet) holdsSet(b []byte) (holds bool) {
+func (o *repacker) holdsSet(b []byte) (holds bool) {
 	o.each(b, func(t byte, _ []byte) {
 		for _, set := range o.nal.sets {
 			holds = holds || t == set
@@ -154,7 +154,7 @@ func (o *outlet) holdsSet(b []byte) (holds bool) {
 }
 
 // knownSets gives all parameter sets, or none: a part of them helps nobody.
-func (o *outlet) knownSets() [][]byte {
+func (o *repacker) knownSets() [][]byte {
 	for _, s := range o.sets {
 		if len(s) == 0 {
 			return nil
@@ -165,7 +165,7 @@ func (o *outlet) knownSets() [][]byte {
 
 // each calls f for every NAL unit that begins in a payload; the unit is nil where only its
 // first fragment is there.
-func (o *outlet) each(b []byte, f func(t byte, unit []byte)) {
+func (o *repacker) each(b []byte, f func(t byte, unit []byte)) {
 	h := o.nal.header
 	if len(b) <= h {
 		return
@@ -200,7 +200,7 @@ func units(b []byte) (out [][]byte) {
 
 // cut makes parts below the MTU; step is how far apart their time stamps are. What cannot be
 // understood gives none.
-func (o *outlet) cut(b []byte) (parts [][]byte, step uint32) {
+func (o *repacker) cut(b []byte) (parts [][]byte, step uint32) {
 	h := o.nal.header
 	switch {
 	case len(b) == 0:
@@ -234,13 +234,13 @@ func (o *outlet) cut(b []byte) (parts [][]byte, step uint32) {
 
 // understood leaves out the payloads of the interleaved mode (RFC 6184 section 5.2), which
 // receivers of ours do not know.
-func (o *outlet) understood(b []byte) bool {
+func (o *repacker) understood(b []byte) bool {
 	t := o.nal.typeOf(b[0])
 	return t <= o.nal.last || t == o.nal.aggregate || t == o.nal.fragment && len(b) > o.nal.header+1
 }
 
 // fragments cuts one NAL unit (RFC 6184 section 5.8, RFC 7798 section 4.4.3).
-func (o *outlet) fragments(u []byte) [][]byte {
+func (o *repacker) fragments(u []byte) [][]byte {
 	h := o.nal.header
 	if len(u) <= mtu {
 		return [][]byte{u}
@@ -249,7 +249,7 @@ func (o *outlet) fragments(u []byte) [][]byte {
 }
 
 // refragment cuts a fragment into smaller ones.
-func (o *outlet) refragment(b []byte) [][]byte {
+func (o *repacker) refragment(b []byte) [][]byte {
 	h := o.nal.header
 	if len(b) <= h+1 {
 		return nil

@@ -13,15 +13,15 @@ import (
 	"github.com/hallway-home/hallway/sessions"
 )
 
-// sent is what an outlet publishes.
+// sent is what a repacker publishes.
 type sent struct {
 	p   rtp.Packet
 	key bool
 }
 
-func outletOf(kind, name string, rate uint32) (*outlet, *[]sent) {
+func repackerOf(kind, name string, rate uint32) (*repacker, *[]sent) {
 	var out []sent
-	o := newOutlet(sessions.Track{Kind: kind, Codec: profiles.Codec{Name: name, ClockRate: rate}}, func(_ string, p *rtp.Packet, key bool) { out = append(out, sent{*p, key}) })
+	o := newRepacker(sessions.Track{Kind: kind, Codec: profiles.Codec{Name: name, ClockRate: rate}}, func(_ string, p *rtp.Packet, key bool) { out = append(out, sent{*p, key}) })
 	return o, &out
 }
 
@@ -58,7 +58,7 @@ func TestOutletCutsPictures(t *testing.T) {
 		"large fragments": {[][]byte{big, append([]byte{0x7c, 0x45}, unit(nil, 3000)...)}, [][]byte{sps, pps, append(append([]byte{}, idr...), unit(nil, 3000)...)}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o, out := outletOf("video", "H264", 90000)
+			o, out := repackerOf("video", "H264", 90000)
 			o.begin([][]byte{sps, pps})
 			for i, b := range c.in {
 				o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(i), Timestamp: 7, Marker: i == len(c.in)-1}, Payload: b}, time.Unix(1, 0)) //nolint:gosec // few
@@ -94,7 +94,7 @@ func TestOutletCutsPictures(t *testing.T) {
 // H.265 has headers of two bytes and three parameter sets.
 func TestOutletKnowsH265(t *testing.T) {
 	vps, sps, pps, idr := unit([]byte{64, 1}, 9), unit([]byte{66, 1}, 9), unit([]byte{68, 1}, 9), unit([]byte{38, 1}, 5000)
-	o, out := outletOf("video", "H265", 90000)
+	o, out := repackerOf("video", "H265", 90000)
 	o.begin([][]byte{vps, sps, pps})
 	o.write(&rtp.Packet{Payload: idr}, time.Unix(1, 0))
 	if len(*out) != 8 || !(*out)[0].key || !bytes.Equal((*out)[2].p.Payload, pps) {
@@ -115,7 +115,7 @@ func TestOutletKnowsH265(t *testing.T) {
 
 // Sound in large packets is cut, and each part says when it is to be heard.
 func TestOutletCutsSound(t *testing.T) {
-	o, out := outletOf("audio", "PCMU", 8000)
+	o, out := repackerOf("audio", "PCMU", 8000)
 	o.write(&rtp.Packet{Header: rtp.Header{Timestamp: 100}, Payload: make([]byte, 2*mtu+10)}, time.Unix(1, 0))
 	o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: 1, Timestamp: 100 + 2*mtu + 10}, Payload: make([]byte, 160)}, time.Unix(1, 0))
 	if len(*out) != 4 {
@@ -143,7 +143,7 @@ func FuzzOutlet(f *testing.F) {
 			rate       uint32
 		}{{"video", "H264", 90000}, {"video", "H265", 90000}, {"audio", "PCMA", 8000}, {"audio", "opus", 48000}}
 		k := kinds[int(which)%len(kinds)]
-		o, out := outletOf(k.kind, k.name, k.rate)
+		o, out := repackerOf(k.kind, k.name, k.rate)
 		for i := range 3 {
 			if i == 2 {
 				o.begin(nil)

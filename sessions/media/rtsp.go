@@ -43,11 +43,11 @@ var errChanged = errors.New("the camera changed how it encodes")
 // of viewers, dialled again with back-off when it breaks.
 type cameraSource struct {
 	*hub
-	cam     *Camera
-	timing  cameraTiming
-	log     *slog.Logger
-	outlets map[string]*outlet
-	done    chan struct{}
+	cam       *Camera
+	timing    cameraTiming
+	log       *slog.Logger
+	repackers map[string]*repacker
+	done      chan struct{}
 
 	mu    sync.Mutex
 	err   error
@@ -66,9 +66,9 @@ func defaultTiming() cameraTiming {
 
 // openCamera returns at once: the tracks are known, and the picture follows.
 func openCamera(ctx context.Context, cam *Camera, timing cameraTiming, wg *sync.WaitGroup, log *slog.Logger) *cameraSource {
-	s := &cameraSource{hub: newHub(), cam: cam, timing: timing, log: log, outlets: map[string]*outlet{}, done: make(chan struct{}), heard: time.Now()}
+	s := &cameraSource{hub: newHub(), cam: cam, timing: timing, log: log, repackers: map[string]*repacker{}, done: make(chan struct{}), heard: time.Now()}
 	for _, t := range cam.Tracks {
-		s.outlets[t.Kind] = newOutlet(t, s.publish)
+		s.repackers[t.Kind] = newRepacker(t, s.publish)
 	}
 	wg.Go(func() { s.run(ctx) })
 	return s
@@ -131,7 +131,7 @@ func (s *cameraSource) session(ctx context.Context) error {
 		return fmt.Errorf("%w; it sends %s now, so call it again", errChanged, tracksInWords(tracks))
 	}
 	for _, f := range found {
-		o := s.outlets[f.track.Kind]
+		o := s.repackers[f.track.Kind]
 		o.begin(f.sets)
 		if err := c.setup(f, func(p *rtp.Packet) { s.receive(o, p) }); err != nil {
 			return err
@@ -147,7 +147,7 @@ func (s *cameraSource) silent() time.Duration {
 	return time.Since(s.heard)
 }
 
-func (s *cameraSource) receive(o *outlet, p *rtp.Packet) {
+func (s *cameraSource) receive(o *repacker, p *rtp.Packet) {
 	now := time.Now()
 	s.mu.Lock()
 	s.heard = now
@@ -191,14 +191,6 @@ func Capabilities(tracks []sessions.Track) profiles.Capabilities {
 
 // Tracks implements sessions.Source.
 func (s *cameraSource) Tracks() []sessions.Track { return s.cam.Tracks }
-
-// Subscribe implements sessions.Source.
-func (s *cameraSource) Subscribe(deliver func(string, *rtp.Packet)) func() {
-	return s.subscribe(deliver)
-}
-
-// RequestKeyFrame does nothing: RTSP has no such request; the group of pictures is kept.
-func (s *cameraSource) RequestKeyFrame() {}
 
 // Done implements sessions.Source.
 func (s *cameraSource) Done() <-chan struct{} { return s.done }

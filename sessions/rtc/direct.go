@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/pion/rtp"
-
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 )
@@ -30,7 +28,6 @@ type direct struct {
 	free   func()
 	counts map[string]*counter
 	wish   sessions.Wish
-	flows  map[string]bool // kinds that are shown now
 }
 
 func newDirect(own sessions.Endpoint, cfg sessions.LegConfig) *direct {
@@ -59,16 +56,14 @@ func (d *direct) SetWish(w sessions.Wish) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.wish = w
-	d.flows = flowing(d.mediaLocked())
+	d.gate()
 }
 
-// flowing are the kinds that come in.
-func flowing(media []sessions.MediaState) map[string]bool {
-	out := map[string]bool{}
-	for _, m := range media {
-		out[m.Kind] = m.Direction.Receives()
+// gate lets in what is wanted; mu is held.
+func (d *direct) gate() {
+	for _, m := range d.mediaLocked() {
+		d.counts[m.Kind].allow(m.Direction.Receives())
 	}
-	return out
 }
 
 // Broken implements sessions.Leg: there is no path that could break.
@@ -115,7 +110,8 @@ func (d *direct) Start(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err), sink.Close())
 	}
-	d.sink, d.free, d.flows = sink, free, flowing(d.mediaLocked())
+	d.sink, d.free = sink, free
+	d.gate()
 	close(d.connected)
 	if src != nil {
 		d.wg.Go(func() { d.carry(src, sink) })
@@ -129,16 +125,7 @@ func (d *direct) carry(src sessions.Source, sink sessions.Sink) {
 	for _, t := range src.Tracks() {
 		codecs[t.Kind] = t.Codec
 	}
-	cancel := src.Subscribe(func(kind string, p *rtp.Packet) {
-		d.mu.Lock()
-		shown := d.flows[kind]
-		d.mu.Unlock()
-		if shown {
-			d.counts[kind].add(p, codecs[kind].ClockRate)
-			sink.WriteRTP(kind, codecs[kind], p)
-		}
-	})
-	defer cancel()
+	defer src.Subscribe(&shown{d: d, sink: sink, codecs: codecs}).Cancel()
 	select {
 	case <-d.closed:
 	case <-src.Done():
@@ -146,6 +133,28 @@ func (d *direct) carry(src sessions.Source, sink sessions.Sink) {
 		d.err = fmt.Errorf("%w: %w", sessions.ErrMediaFailed, src.Err())
 		d.mu.Unlock()
 		close(d.failed)
+	}
+}
+
+// shown takes what the source delivers into the sink. It implements sessions.Outlet.
+type shown struct {
+	d      *direct
+	sink   sessions.Sink
+	codecs map[string]profiles.Codec
+}
+
+// Takes implements sessions.Outlet.
+func (s *shown) Takes(kind string) bool {
+	return s.d.counts[kind].wanted()
+}
+
+// WriteRTP implements sessions.Outlet.
+func (s *shown) WriteRTP(b sessions.Batch) {
+	for i := range b.Packets {
+		p := b.Packets[i] // the sink keeps it, the source uses its slice again
+		if s.d.counts[b.Kind].add(&p, s.codecs[b.Kind].ClockRate) {
+			s.sink.WriteRTP(b.Kind, s.codecs[b.Kind], &p)
+		}
 	}
 }
 

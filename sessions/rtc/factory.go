@@ -12,6 +12,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -59,10 +60,12 @@ type Factory struct {
 	once sync.Once
 	cert webrtc.Certificate
 	port *port
+	yard *yard
 	err  error
 
-	engine *webrtc.MediaEngine
-	chain  *interceptor.Registry
+	media    *webrtc.MediaEngine
+	receives *interceptor.Registry // for legs that receive
+	sends    *interceptor.Registry // for legs that only send
 
 	mu   sync.Mutex
 	legs map[*Leg]struct{} // living ones
@@ -94,15 +97,15 @@ func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
 		return nil, f.err
 	}
 	p := f.takePort(cfg.Peer)
-	api := webrtc.NewAPI(webrtc.WithMediaEngine(f.engine), webrtc.WithInterceptorRegistry(f.chain), webrtc.WithSettingEngine(f.settings(p)))
-	pc, err := api.NewPeerConnection(webrtc.Configuration{
+	t := &train{yard: f.yard}
+	pc, err := f.api(p, t, cfg.Capabilities).NewPeerConnection(webrtc.Configuration{
 		Certificates: []webrtc.Certificate{f.cert}, BundlePolicy: webrtc.BundlePolicyMaxBundle, RTCPMuxPolicy: webrtc.RTCPMuxPolicyRequire,
 	})
 	if err != nil {
 		f.givePort(p, cfg.Peer)
 		return nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
-	l := newLeg(f, pc, p, cfg)
+	l := newLeg(f, pc, p, t, cfg)
 	f.mu.Lock()
 	f.legs[l] = struct{}{}
 	f.mu.Unlock()
@@ -180,51 +183,54 @@ func named(codecs []profiles.Codec) []webrtc.RTPCodecParameters {
 }
 
 func (f *Factory) build() {
-	m := &webrtc.MediaEngine{}
+	f.media = &webrtc.MediaEngine{}
 	for _, c := range codecTable() {
-		if f.err = m.RegisterCodec(c, kindOf(c.MimeType)); f.err != nil {
+		if f.err = f.media.RegisterCodec(c, kindOf(c.MimeType)); f.err != nil {
 			return
 		}
 	}
-	reg := &interceptor.Registry{}
+	// What is sent needs no interceptor: the source repairs for all its viewers (track.go),
+	// and pion would keep a copy of every packet for each of them.
+	f.sends, f.receives = &interceptor.Registry{}, &interceptor.Registry{}
 	generator, err1 := nack.NewGeneratorInterceptor()
-	responder, err2 := nack.NewResponderInterceptor()
-	sender, err3 := report.NewSenderInterceptor()
-	receiver, err4 := report.NewReceiverInterceptor()
-	for _, err := range []error{err1, err2, err3, err4} {
-		if err != nil {
-			f.err = err
-			return
-		}
-	}
-	for _, x := range []interceptor.Factory{generator, responder, sender, receiver} {
-		reg.Add(x)
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err == nil {
-		var cert *webrtc.Certificate
-		if cert, err = webrtc.GenerateCertificate(key); err == nil {
-			f.cert = *cert
-		}
-	}
-	if err != nil {
-		f.err = err
+	receiver, err2 := report.NewReceiverInterceptor()
+	key, err3 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if f.err = errors.Join(err1, err2, err3); f.err != nil {
 		return
 	}
-	f.engine, f.chain = m, reg
-	quiet := &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}
-	f.port = &port{number: f.cfg.Port, interfaces: f.cfg.Interfaces, log: quiet.NewLogger("ice")}
+	f.receives.Add(generator)
+	f.receives.Add(receiver)
+	cert, err := webrtc.GenerateCertificate(key)
+	if f.err = err; err != nil {
+		return
+	}
+	f.cert = *cert
+	f.yard = newYard()
+	f.port = &port{number: f.cfg.Port, interfaces: f.cfg.Interfaces, log: silent().NewLogger("ice")}
 }
 
-// settings of a leg that uses one of the ports.
-func (f *Factory) settings(p *port) webrtc.SettingEngine {
-	s := webrtc.SettingEngine{LoggerFactory: &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}}
+func silent() logging.LoggerFactory {
+	return &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}
+}
+
+// api makes pion for one leg, which uses one of the ports and sends by its own train.
+func (f *Factory) api(p *port, t *train, c profiles.Capabilities) *webrtc.API {
+	reg := f.sends
+	if c.Audio.Direction.Receives() || c.Video.Direction.Receives() {
+		reg = f.receives
+	}
+	s := f.settings()
+	s.SetICEUDPMux(trainPort{p, t})
+	return webrtc.NewAPI(webrtc.WithMediaEngine(f.media), webrtc.WithInterceptorRegistry(reg), webrtc.WithSettingEngine(s))
+}
+
+func (f *Factory) settings() webrtc.SettingEngine {
+	s := webrtc.SettingEngine{LoggerFactory: silent()}
 	s.SetICETimeouts(iceQuiet, iceFailed-iceQuiet, iceKeepalive)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled) // our own engine resolves .local
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
 	s.SetHostAcceptanceMinWait(0)
-	s.SetICEUDPMux(p)
 	s.SetIncludeLoopbackCandidate(slices.Contains(f.cfg.Interfaces, "lo"))
 	return s
 }

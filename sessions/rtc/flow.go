@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/pion/rtcp"
-	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/hallway-home/hallway/profiles"
@@ -18,6 +17,7 @@ import (
 // feed is the device's source, open for this leg.
 type feed struct {
 	src     sessions.Source
+	view    sessions.Subscription // nil until the connection stands
 	release func()
 	stop    chan struct{}
 	ended   chan struct{}
@@ -204,18 +204,16 @@ func (l *Leg) send(f *feed) {
 	case <-f.stop:
 		return
 	}
-	codecs := map[string]profiles.Codec{}
+	out := &outlet{leg: l, audio: outTrack{track: l.outs["audio"]}, video: outTrack{track: l.outs["video"]}}
 	for _, t := range f.src.Tracks() {
-		codecs[t.Kind] = t.Codec
+		out.of(t.Kind).codec = t.Codec
 	}
-	cancel := f.src.Subscribe(func(kind string, p *rtp.Packet) {
-		if t := l.outs[kind]; t != nil {
-			t.write(codecs[kind], p)
-		}
-	})
-	defer cancel()
-	if l.outs["video"].allowed.Load() {
-		f.src.RequestKeyFrame()
+	out.audio.joins.Store(true)
+	out.video.joins.Store(true)
+	view := f.src.Subscribe(out)
+	defer view.Cancel()
+	if !l.locked(func() { f.view = view }) {
+		return
 	}
 	select {
 	case <-l.closed:
@@ -225,8 +223,8 @@ func (l *Leg) send(f *feed) {
 	}
 }
 
-// readRequests passes on what the receiver asks for, and notes what it reports; repairs are
-// made by the interceptors underneath (RFC 4585 section 6.3.1, RFC 5104 section 4.3.1).
+// readRequests passes on what the receiver asks for, repairs (RFC 4585 section 6.2.1) and key
+// frames (section 6.3.1, RFC 5104 section 4.3.1), and notes what it reports.
 func (l *Leg) readRequests(kind string, sender *webrtc.RTPSender) {
 	for {
 		packets, _, err := sender.ReadRTCP()
@@ -236,11 +234,14 @@ func (l *Leg) readRequests(kind string, sender *webrtc.RTPSender) {
 		for _, p := range packets {
 			switch p := p.(type) {
 			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
-				l.mu.Lock()
-				f := l.feed
-				l.mu.Unlock()
-				if f != nil && f.src != nil {
-					f.src.RequestKeyFrame()
+				if view := l.view(kind); view != nil {
+					view.RequestKeyFrame()
+				}
+			case *rtcp.TransportLayerNack:
+				if view := l.view(kind); view != nil {
+					for i := range p.Nacks {
+						view.Resend(l.outs[kind].own(p.Nacks[i].PacketList()))
+					}
 				}
 			case *rtcp.ReceiverReport:
 				l.heard(kind, p.Reports)
@@ -251,9 +252,20 @@ func (l *Leg) readRequests(kind string, sender *webrtc.RTPSender) {
 	}
 }
 
+// view is this side's hold on its source; nil while there is none. Only the picture is
+// repaired: sound would come too late.
+func (l *Leg) view(kind string) sessions.Subscription {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if kind != "video" || l.feed == nil {
+		return nil
+	}
+	return l.feed.view
+}
+
 // heard notes the reports on our own stream of a kind.
 func (l *Leg) heard(kind string, reports []rtcp.ReceptionReport) {
-	ssrc, clock := l.outs[kind].reported()
+	ssrc, clock := l.outs[kind].stream()
 	for _, r := range reports {
 		if r.SSRC == ssrc {
 			l.said[kind].take(r, clock, time.Now())

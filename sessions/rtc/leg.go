@@ -20,6 +20,7 @@ type Leg struct {
 	f    *Factory
 	pc   *webrtc.PeerConnection
 	port *port
+	out  *train
 	cfg  sessions.LegConfig
 	log  *slog.Logger
 
@@ -54,13 +55,13 @@ type Leg struct {
 	kinds   string // that the sink was opened for
 }
 
-func newLeg(f *Factory, pc *webrtc.PeerConnection, p *port, cfg sessions.LegConfig) *Leg {
+func newLeg(f *Factory, pc *webrtc.PeerConnection, p *port, out *train, cfg sessions.LegConfig) *Leg {
 	log := cfg.Logger
 	if log == nil {
 		log = f.cfg.Logger
 	}
 	l := &Leg{
-		f: f, pc: pc, port: p, cfg: cfg, log: log,
+		f: f, pc: pc, port: p, out: out, cfg: cfg, log: log,
 		started: make(chan struct{}), connected: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}, 1),
 		wish: cfg.Wish, offered: map[string]profiles.Direction{},
 		tracks: map[string]*track{}, media: map[string]sessions.MediaState{}, recv: map[string]*counter{"audio": {}, "video": {}},
@@ -131,6 +132,11 @@ func (l *Leg) mediaLocked() []sessions.MediaState {
 // Stats implements sessions.Leg.
 func (l *Leg) Stats() sessions.LegStats {
 	s := sessions.LegStats{Audio: l.stream("audio"), Video: l.stream("video")}
+	l.mu.Lock()
+	if l.feed != nil && l.feed.view != nil {
+		s.Video.Skipped = l.feed.view.Skipped()
+	}
+	l.mu.Unlock()
 	l.sinkMu.RLock()
 	if l.sink != nil {
 		s.Recording = l.sink.Path()

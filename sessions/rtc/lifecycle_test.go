@@ -50,11 +50,21 @@ func (fakeSource) Tracks() []sessions.Track {
 	return []sessions.Track{{Kind: "audio", Codec: profiles.Codec{Name: "PCMU", ClockRate: 8000, Channels: 1}}, {Kind: "video", Codec: profiles.Codec{Name: "VP8", ClockRate: 90000}}}
 }
 
-func (s fakeSource) Subscribe(d func(string, *rtp.Packet)) func() {
+func (s fakeSource) Subscribe(out sessions.Outlet) sessions.Subscription {
+	d := func(kind string, p *rtp.Packet) {
+		out.WriteRTP(sessions.Batch{Kind: kind, Packets: []rtp.Packet{*p}, Live: true})
+	}
 	s.f.deliver.Store(&d)
-	return func() { s.f.deliver.Store(nil) }
+	return fakeView(s)
 }
-func (s fakeSource) RequestKeyFrame()      { s.f.keyAsked.Add(1) }
+
+type fakeView struct{ f *fakeEnd }
+
+func (v fakeView) RequestKeyFrame() { v.f.keyAsked.Add(1) }
+func (fakeView) Resend([]uint16)    {}
+func (fakeView) Skipped() uint64    { return 7 }
+func (v fakeView) Cancel()          { v.f.deliver.Store(nil) }
+
 func (s fakeSource) Done() <-chan struct{} { return s.f.done }
 func (fakeSource) Err() error              { return errors.New("the camera was unplugged") }
 

@@ -26,6 +26,7 @@ type port struct {
 	mu    sync.Mutex
 	users int
 	muxes map[netip.Addr]*ice.UDPMuxDefault
+	raws  map[*ice.UDPMuxDefault]*net.UDPConn // their sockets
 }
 
 // acquire keeps the port open until release was called as often.
@@ -43,7 +44,7 @@ func (p *port) release() {
 	}
 }
 
-// Close implements ice.UDPMux.
+// Close closes the sockets, whoever uses them.
 func (p *port) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -55,7 +56,7 @@ func (p *port) closeLocked() error {
 	for _, m := range p.muxes {
 		errs = append(errs, m.Close())
 	}
-	p.muxes = nil
+	p.muxes, p.raws = nil, nil
 	return errors.Join(errs...)
 }
 
@@ -72,6 +73,7 @@ func (p *port) GetListenAddresses() []net.Addr {
 		if !slices.Contains(now, a) { // another address came in its place
 			_ = m.Close()
 			delete(p.muxes, a)
+			delete(p.raws, m)
 		}
 	}
 	for _, a := range now {
@@ -114,25 +116,27 @@ func (p *port) open(a netip.Addr) *ice.UDPMuxDefault {
 	}
 	m := ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: packets, Net: network, Logger: p.log})
 	if p.muxes == nil {
-		p.muxes = map[netip.Addr]*ice.UDPMuxDefault{}
+		p.muxes, p.raws = map[netip.Addr]*ice.UDPMuxDefault{}, map[*ice.UDPMuxDefault]*net.UDPConn{}
 	}
-	p.muxes[a] = m
+	p.muxes[a], p.raws[m] = m, conn
 	return m
 }
 
-// GetConn implements ice.UDPMux.
-func (p *port) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
+// conn is the part of a socket that one leg's ICE reads and writes, and the socket.
+func (p *port) conn(ufrag string, addr net.Addr) (net.PacketConn, *net.UDPConn, error) {
 	u, ok := addr.(*net.UDPAddr)
 	if !ok {
-		return nil, errNoAddress
+		return nil, nil, errNoAddress
 	}
 	p.mu.Lock()
 	m := p.muxes[u.AddrPort().Addr().Unmap()]
+	raw := p.raws[m]
 	p.mu.Unlock()
 	if m == nil {
-		return nil, errNoAddress
+		return nil, nil, errNoAddress
 	}
-	return m.GetConn(ufrag, addr)
+	c, err := m.GetConn(ufrag, addr)
+	return c, raw, err
 }
 
 var errNoAddress = errors.New("the address is not one of this node's")

@@ -6,26 +6,81 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/hallway-home/hallway/profiles"
+	"github.com/hallway-home/hallway/sessions"
 )
+
+// reportEvery is the interval of sender reports (RFC 3550 section 6.2: shorter than 5 s is
+// allowed where the bandwidth is; a new viewer's lips are in step with its sound sooner).
+const reportEvery = time.Second
+
+// maxUnder packets after a change of the payload type, no source has those before it.
+const maxUnder = 1 << 14
+
+// outlet sends what a source delivers to one leg. It implements sessions.Outlet.
+type outlet struct {
+	leg          *Leg
+	audio, video outTrack
+}
+
+// outTrack is one kind of media that a source has; track is nil if the leg has it not.
+type outTrack struct {
+	*track
+	codec profiles.Codec // of the source
+}
+
+func (o *outlet) of(kind string) *outTrack {
+	if kind == "video" {
+		return &o.video
+	}
+	return &o.audio
+}
+
+// Takes implements sessions.Outlet.
+func (o *outlet) Takes(kind string) bool {
+	t := o.of(kind)
+	return t.track != nil && t.allowed.Load()
+}
+
+// WriteRTP implements sessions.Outlet.
+func (o *outlet) WriteRTP(b sessions.Batch) {
+	t := o.of(b.Kind)
+	if t.track == nil {
+		return
+	}
+	if len(b.Packets) > 1 {
+		o.leg.out.gather()
+		defer o.leg.out.leave()
+	}
+	t.write(t.codec, b)
+	if b.Live {
+		if sr := t.report(t.codec, t.shift.last.Timestamp, time.Now()); sr != nil {
+			_ = o.leg.pc.WriteRTCP([]rtcp.Packet{sr})
+		}
+	}
+}
 
 // track sends one kind of media in whichever agreed codec the source has: the agent
 // passes through and never transcodes.
 type track struct {
-	kind, stream string
-	allowed      atomic.Bool
-	packets      atomic.Uint64
-	bytes        atomic.Uint64
+	kind, id string
+	allowed  atomic.Bool
+	packets  atomic.Uint64
+	bytes    atomic.Uint64
 
-	closed   atomic.Bool  // the gate was closed since the last packet
-	closedAt atomic.Int64 // Unix nanoseconds
-	shift    struct {     // for write alone
-		seq, lastSeq     uint16
-		stamp, lastStamp uint32
-	}
+	joins atomic.Bool // the next packet is the first of another subscription
+
+	// Of the goroutine that writes.
+	header   rtp.Header // of the packet that leaves; not on the stack, which it would escape
+	shift    shift
+	reported time.Time
+	payload  webrtc.PayloadType
+	since    uint16 // sequence number from which payload is right
+	under    int    // packets sent under it, up to maxUnder
 
 	mu     sync.Mutex
 	clock  uint32 // of the codec that is sent
@@ -34,7 +89,15 @@ type track struct {
 	codecs []webrtc.RTPCodecParameters
 }
 
-func newTrack(kind, stream string) *track { return &track{kind: kind, stream: stream} }
+// shift joins the numbering of one subscription to that of the one before, in one stream.
+type shift struct {
+	seq    atomic.Uint32 // added to what the subscription says; read by who repairs
+	stamp  uint32
+	last   rtp.Header // of the newest packet that was sent
+	lastAt time.Time
+}
+
+func newTrack(kind, stream string) *track { return &track{kind: kind, id: stream} }
 
 // Bind implements webrtc.TrackLocal.
 func (t *track) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
@@ -62,22 +125,16 @@ func (t *track) ID() string { return t.kind }
 func (t *track) RID() string { return "" }
 
 // StreamID implements webrtc.TrackLocal.
-func (t *track) StreamID() string { return t.stream }
+func (t *track) StreamID() string { return t.id }
 
 // Kind implements webrtc.TrackLocal.
 func (t *track) Kind() webrtc.RTPCodecType { return webrtc.NewRTPCodecType(t.kind) }
 
 // allow opens and closes the gate by what was agreed.
-func (t *track) allow(send bool) {
-	t.allowed.Store(send)
-	if !send {
-		t.closedAt.Store(time.Now().UnixNano())
-		t.closed.Store(true)
-	}
-}
+func (t *track) allow(send bool) { t.allowed.Store(send) }
 
 // stream is what its receiver reports on, and the rate of its clock.
-func (t *track) reported() (ssrc uint32, clock float64) {
+func (t *track) stream() (ssrc uint32, clock float64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.ssrc, float64(t.clock)
@@ -85,48 +142,105 @@ func (t *track) reported() (ssrc uint32, clock float64) {
 
 func (t *track) sent() (packets, bytes uint64) { return t.packets.Load(), t.bytes.Load() }
 
-// write sends a packet if the gate is open and the codec was agreed.
-func (t *track) write(c profiles.Codec, p *rtp.Packet) {
+// write sends packets if the gate is open and the codec was agreed.
+func (t *track) write(c profiles.Codec, b sessions.Batch) {
 	if !t.allowed.Load() {
 		return
 	}
 	t.mu.Lock()
 	out, ssrc := t.out, t.ssrc
-	pt, ok := webrtc.PayloadType(0), false
-	for _, n := range t.codecs {
-		if _, name, _ := strings.Cut(n.MimeType, "/"); strings.EqualFold(name, c.Name) {
-			pt, ok, t.clock = n.PayloadType, true, n.ClockRate
-			break
-		}
-	}
+	pt, ok := payloadType(t.codecs, c)
+	t.clock = c.ClockRate
 	t.mu.Unlock()
 	if out == nil || !ok {
 		return
 	}
-	h := p.Header
-	if t.closed.Swap(false) && t.packets.Load() > 0 {
-		t.resume(&h, c.ClockRate)
+	if !b.Again && t.joins.Swap(false) && t.packets.Load() > 0 {
+		t.resume(&b.Packets[0].Header, c.ClockRate)
 	}
-	h.SequenceNumber += t.shift.seq
-	h.Timestamp += t.shift.stamp
-	t.shift.lastSeq, t.shift.lastStamp = h.SequenceNumber, h.Timestamp
-	h.SSRC, h.PayloadType = ssrc, uint8(pt)
-	h.Extension, h.Extensions = false, nil
-	if n, err := out.WriteRTP(&h, p.Payload); err == nil {
-		t.packets.Add(1)
-		t.bytes.Add(uint64(n)) //nolint:gosec // a length
+	if pt != t.payload && !b.Again {
+		t.payload, t.since, t.under = pt, b.Packets[0].SequenceNumber, 0
+	}
+	if !b.Again {
+		t.under = min(maxUnder, t.under+len(b.Packets))
+	}
+	var packets, bytes uint64
+	for i := range b.Packets {
+		p := &b.Packets[i]
+		if b.Again && t.under < maxUnder && int16(p.SequenceNumber-t.since) < 0 { //nolint:gosec // modular arithmetic
+			continue // under another payload type it would be another packet of that number: SRTP breaks
+		}
+		t.header = p.Header
+		h := &t.header
+		h.Version, h.SSRC, h.PayloadType = 2, ssrc, uint8(t.payload)
+		h.SequenceNumber += uint16(t.shift.seq.Load()) //nolint:gosec // the low 16 bits
+		h.Timestamp += t.shift.stamp
+		h.CSRC, h.Extension, h.Extensions, h.Padding, h.PaddingSize = nil, false, nil, false, 0
+		if _, err := out.WriteRTP(h, p.Payload); err == nil {
+			packets++
+			bytes += uint64(len(p.Payload))
+		}
+	}
+	t.packets.Add(packets)
+	t.bytes.Add(bytes)
+	if !b.Again {
+		t.shift.last, t.shift.lastAt = t.header, time.Now()
 	}
 }
 
-// resume joins what is sent now to what was sent before the gate closed: what it kept is no
-// loss to the receiver (RFC 3550 section 5.1), and a source that was opened anew goes on in
-// the same time.
-func (t *track) resume(h *rtp.Header, clock uint32) {
+// resume joins what is sent now to what was sent before the source was let go: what was kept
+// back is no loss to the receiver (RFC 3550 section 5.1), and a source that was opened anew
+// goes on in the same time.
+func (t *track) resume(first *rtp.Header, clock uint32) {
 	s := &t.shift
-	s.seq = s.lastSeq + 1 - h.SequenceNumber
-	pause := time.Duration(time.Now().UnixNano() - t.closedAt.Load())
-	due := s.lastStamp + uint32(uint64(pause.Seconds()*float64(clock)))            //nolint:gosec // RTP time stamps wrap
-	if d := int64(int32(h.Timestamp + s.stamp - due)); max(d, -d) > int64(clock) { //nolint:gosec // modular arithmetic
-		s.stamp = due - h.Timestamp
+	s.seq.Store(uint32(s.last.SequenceNumber + 1 - first.SequenceNumber))
+	due := s.last.Timestamp + uint32(uint64(time.Since(s.lastAt).Seconds()*float64(clock))) //nolint:gosec // RTP time stamps wrap
+	if d := int64(int32(first.Timestamp + s.stamp - due)); max(d, -d) > int64(clock) {      //nolint:gosec // modular arithmetic
+		s.stamp = due - first.Timestamp
 	}
+	t.since, t.under, t.reported = first.SequenceNumber, 0, time.Time{}
+}
+
+// own turns sequence numbers of the stream into those of the subscription, in place.
+func (t *track) own(lost []uint16) []uint16 {
+	seq := uint16(t.shift.seq.Load()) //nolint:gosec // the low 16 bits
+	for i := range lost {
+		lost[i] -= seq
+	}
+	return lost
+}
+
+// payloadType finds the agreed payload type of a codec.
+func payloadType(agreed []webrtc.RTPCodecParameters, c profiles.Codec) (webrtc.PayloadType, bool) {
+	for i := range agreed {
+		if _, name, _ := strings.Cut(agreed[i].MimeType, "/"); strings.EqualFold(name, c.Name) {
+			return agreed[i].PayloadType, true
+		}
+	}
+	return 0, false
+}
+
+// report is a sender report (RFC 3550 section 6.4.1) when it is due: stamp is now. It is made
+// from live packets only, so that what is sent again or from the past moves no clock.
+func (t *track) report(c profiles.Codec, stamp uint32, now time.Time) *rtcp.SenderReport {
+	if now.Sub(t.reported) < reportEvery || !t.allowed.Load() {
+		return nil
+	}
+	t.mu.Lock()
+	ssrc, bound := t.ssrc, t.out != nil
+	t.mu.Unlock()
+	if !bound || c.ClockRate == 0 {
+		return nil
+	}
+	t.reported = now
+	return &rtcp.SenderReport{
+		SSRC: ssrc, NTPTime: ntp(now), RTPTime: stamp,
+		PacketCount: uint32(t.packets.Load()), OctetCount: uint32(t.bytes.Load()), //nolint:gosec // they wrap
+	}
+}
+
+// ntp is a time in the format of RFC 5905 section 6.
+func ntp(t time.Time) uint64 {
+	const from1900 = 2_208_988_800
+	return uint64(t.Unix()+from1900)<<32 | uint64(t.Nanosecond())<<32/1_000_000_000 //nolint:gosec // after 1900
 }

@@ -1,0 +1,60 @@
+package media
+
+import "math/rand/v2"
+
+// numbering gives a viewer sequence numbers of its own: without a hole where it was
+// skipped, and with the holes that the source has. Numbers count on past 2^16; the low 16
+// bits go on the wire. No number is ever given to two packets, which would break SRTP
+// (RFC 3711 section 9.1).
+type numbering struct {
+	begin uint64 // first of the current stretch
+	last  uint64 // highest
+	delta uint16 // of the stretch: number = the source's + delta
+}
+
+// newNumbering starts below 2^15, so that a lost first packet cannot put SRTP out of step
+// (RFC 3711 section 3.3.1), and one round late, so that nothing is below zero.
+func newNumbering() numbering {
+	return numbering{last: 1<<16 + rand.Uint64N(1<<15)} //nolint:gosec // not a secret
+}
+
+// restart begins a stretch with a packet of the source; hole leaves a number out, by which
+// the receiver knows that something is missing.
+func (n *numbering) restart(source uint16, hole bool) {
+	n.begin = n.last + 1
+	if hole {
+		n.begin++
+	}
+	n.delta = uint16(n.begin) - source //nolint:gosec // the low 16 bits
+}
+
+// of is the number of a packet of the source; false if it came too late for the stretch.
+func (n *numbering) of(source uint16) (uint64, bool) {
+	number := uint64(int64(n.last) + int64(int16(source+n.delta-uint16(n.last)))) //nolint:gosec // modular arithmetic
+	if number < n.begin {
+		return 0, false
+	}
+	n.last = max(n.last, number)
+	return number, true
+}
+
+// heard is the number that a receiver means by its low 16 bits.
+func (n *numbering) heard(seq uint16) uint64 { return n.last - uint64(uint16(n.last)-seq) } //nolint:gosec // the low 16 bits
+
+// span is a stretch of the picture's numbering, kept to repeat packets exactly.
+type span struct {
+	begin uint64
+	delta uint16
+	// Frames that the viewer saw already, or that are older than such ones, get new time
+	// stamps in close steps when they are shown again, up to frame: stamps always grow.
+	first, frame uint64
+	base, step   uint32
+}
+
+// stamp is a packet's time stamp in the span.
+func (s *span) stamp(p *slot) uint32 {
+	if s.step > 0 && p.frame <= s.frame {
+		return s.base + uint32(p.frame-s.first)*s.step //nolint:gosec // a few thousand frames
+	}
+	return p.p.Timestamp
+}
