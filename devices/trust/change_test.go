@@ -302,10 +302,18 @@ func TestNamesEnd(t *testing.T) {
 		}
 	}
 	must(l.SetRule(owner, devices.Rule{Subject: "kitchen", Right: devices.RightDoor, Who: []string{"tv"}}))
-	must(l.SetForeign(owner, devices.Adopted{Name: "Gate", Class: devices.ClassDoorbell, URI: "sip:7@192.0.2.7", Speakers: []devices.NodeID{m.Node}}))
+	must(l.SetForeign(owner, devices.Adopted{Name: "Gate", Room: "Yard", Class: devices.ClassDoorbell, URI: "sip:7@192.0.2.7", Speakers: []devices.NodeID{m.Node}}))
 	must(l.Rename(owner, "gate", "Garden gate", ""))
-	if got := l.Roster().Adopted["gate"]; got.Name != "Garden gate" || got.URI == "" || len(got.Speakers) != 1 {
+	if got := l.Roster().Adopted["gate"]; got.Name != "Garden gate" || got.Room != "yard" || got.URI == "" || len(got.Speakers) != 1 {
 		t.Fatalf("%+v", got)
+	}
+	must(l.Delete(owner, "yard"))
+	if got := l.Roster().Adopted["gate"]; got.Room != "" {
+		t.Fatalf("its room is gone: %+v", got)
+	}
+	must(l.Rename(owner, "gate", "", "Kitchen"))
+	if got := l.Roster().Adopted["gate"]; got.Room != "kitchen" || got.Name != "Garden gate" {
+		t.Fatalf("moved: %+v", got)
 	}
 	must(l.Delete(owner, "kitchen"))
 	must(l.Delete(owner, "gate"))

@@ -57,14 +57,14 @@ func (c *fakeCamera) OnDescribe(ctx *gortsplib.ServerHandlerOnDescribeCtx) (*bas
 	if res := c.refusal(ctx.Request); res != nil {
 		return res, nil, nil
 	}
-	return &base.Response{StatusCode: base.StatusOK}, c.stream, nil
+	return &base.Response{StatusCode: base.StatusOK}, c.streamNow(), nil
 }
 
 func (c *fakeCamera) OnSetup(ctx *gortsplib.ServerHandlerOnSetupCtx) (*base.Response, *gortsplib.ServerStream, error) {
 	c.mu.Lock()
 	c.how = ctx.Transport.String()
 	c.mu.Unlock()
-	return &base.Response{StatusCode: base.StatusOK}, c.stream, nil
+	return &base.Response{StatusCode: base.StatusOK}, c.streamNow(), nil
 }
 
 func (c *fakeCamera) OnPlay(*gortsplib.ServerHandlerOnPlayCtx) (*base.Response, error) {
@@ -96,7 +96,7 @@ func newFakeCamera(t *testing.T, udp bool, formats ...format.Format) *fakeCamera
 	c := &fakeCamera{t: t, addr: ln.Addr().String(), formats: formats, udp: udp}
 	_ = ln.Close()
 	c.start()
-	t.Cleanup(func() { c.server.Close() })
+	t.Cleanup(c.stop)
 	return c
 }
 
@@ -121,7 +121,20 @@ func (c *fakeCamera) start() {
 		}
 		c.desc.Medias = append(c.desc.Medias, &description.Media{Type: kind, Formats: []format.Format{f}})
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.stream = gortsplib.NewServerStream(c.server, c.desc)
+}
+
+func (c *fakeCamera) stop() {
+	c.streamNow().Close()
+	c.server.Close()
+}
+
+func (c *fakeCamera) streamNow() *gortsplib.ServerStream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stream
 }
 
 func (c *fakeCamera) url() string { return "rtsp://u:p@" + c.addr + "/stream" }
@@ -129,7 +142,7 @@ func (c *fakeCamera) url() string { return "rtsp://u:p@" + c.addr + "/stream" }
 // send gives one packet of media i to whoever plays.
 func (c *fakeCamera) send(i int, seq uint16, stamp uint32, marker bool, payload ...byte) {
 	p := &rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: c.formats[i].PayloadType(), SequenceNumber: seq, Timestamp: stamp, SSRC: 77, Marker: marker}, Payload: payload}
-	if err := c.stream.WritePacketRTP(c.desc.Medias[i], p); err != nil {
+	if err := c.streamNow().WritePacketRTP(c.desc.Medias[i], p); err != nil {
 		c.t.Error(err)
 	}
 }
@@ -234,7 +247,7 @@ func TestCameraComesBack(t *testing.T) {
 	}
 	play(100, 5000)
 	waitFor(t, "the first part", func() bool { return len(v.of("video")) == 7 })
-	c.server.Close()
+	c.stop()
 	waitFor(t, "it is gone", func() bool { _, p, _ := c.state(); return p == 0 })
 	c.start()
 	play(9, 400)

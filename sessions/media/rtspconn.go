@@ -287,7 +287,7 @@ func (c *cameraConn) play(silent func() time.Duration) error {
 		case <-look.C:
 			if min(silent(), time.Since(began)) > c.timing.silence {
 				c.client.Close()
-				<-ended
+				_ = <-ended // that it was closed
 				return errSilent
 			}
 		}

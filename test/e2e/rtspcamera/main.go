@@ -63,7 +63,8 @@ func (c *camera) refusal(req *base.Request) *base.Response {
 	return &base.Response{StatusCode: base.StatusUnauthorized, Header: base.Header{"WWW-Authenticate": auth.GenerateWWWAuthenticate(methods, realm, nonce)}}
 }
 
-func (c *camera) OnDescribe(ctx *gortsplib.ServerHandlerOnDescribeCtx) (*base.Response, *gortsplib.ServerStream, error) {
+// OnDescribe is part of the library's handler, as are those below.
+func (c *camera) OnDescribe(ctx *gortsplib.ServerHandlerOnDescribeCtx) (*base.Response, *gortsplib.ServerStream, error) { //nolint:unparam // the library wants the error
 	if res := c.refusal(ctx.Request); res != nil {
 		return res, nil, nil
 	}
@@ -74,7 +75,7 @@ func (c *camera) OnDescribe(ctx *gortsplib.ServerHandlerOnDescribeCtx) (*base.Re
 	return &base.Response{StatusCode: base.StatusOK}, c.stream, nil
 }
 
-func (c *camera) OnSetup(ctx *gortsplib.ServerHandlerOnSetupCtx) (*base.Response, *gortsplib.ServerStream, error) {
+func (c *camera) OnSetup(ctx *gortsplib.ServerHandlerOnSetupCtx) (*base.Response, *gortsplib.ServerStream, error) { //nolint:unparam // the library wants the error
 	if res := c.refusal(ctx.Request); res != nil {
 		return res, nil, nil
 	}
@@ -82,7 +83,7 @@ func (c *camera) OnSetup(ctx *gortsplib.ServerHandlerOnSetupCtx) (*base.Response
 	return &base.Response{StatusCode: base.StatusOK}, c.stream, nil
 }
 
-func (c *camera) OnPlay(ctx *gortsplib.ServerHandlerOnPlayCtx) (*base.Response, error) {
+func (c *camera) OnPlay(ctx *gortsplib.ServerHandlerOnPlayCtx) (*base.Response, error) { //nolint:unparam // the library wants the error
 	ctx.Session.SetUserData(true)
 	c.tell("play", 1)
 	return &base.Response{StatusCode: base.StatusOK}, nil
