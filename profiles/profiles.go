@@ -33,6 +33,9 @@ type Codec struct {
 type Medium struct {
 	Direction Direction `yaml:"direction" json:"direction" cbor:"1,keyasint"`
 	Codecs    []Codec   `yaml:"codecs,omitempty" json:"codecs,omitempty" cbor:"2,keyasint,omitempty"` // in order of preference
+	// Makes names those of the codecs that the device's source can make, in its order of
+	// preference: media is passed through, never converted. Empty is all of them.
+	Makes []string `yaml:"-" json:"makes,omitempty" cbor:"3,keyasint,omitempty"`
 }
 
 // Capabilities of a device: what may be offered to it and what it may offer.
