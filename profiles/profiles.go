@@ -54,3 +54,19 @@ type Behaviour struct {
 	Mobility    string        `yaml:"mobility" json:"mobility"`         // RFC 3840: "fixed" or "mobile"
 	Duplex      string        `yaml:"duplex" json:"duplex"`             // RFC 3840: full, half, receive-only, send-only
 }
+
+// With is the behaviour of a device with this source pipeline; nil changes nothing. A
+// device whose loudspeaker its own microphone hears is half duplex (RFC 3840 section 10.7).
+func (b Behaviour) With(source *Pipeline) Behaviour {
+	if source == nil || source.Audio == nil {
+		return b
+	}
+	b.HalfDuplex = !source.EchoCancels
+	switch {
+	case b.HalfDuplex && b.Duplex == "full":
+		b.Duplex = "half"
+	case !b.HalfDuplex && b.Duplex == "half":
+		b.Duplex = "full"
+	}
+	return b
+}

@@ -32,10 +32,10 @@ func (a *Agent) contact(self devices.Device) *sip.ContactHeader {
 		UriParams: sip.HeaderParams{{K: "transport", V: "tls"}}, Headers: sip.NewParams(),
 	}
 	p := sip.NewParams()
-	if d := a.cfg.Capability.Audio.Direction; d != "" && d != profiles.Inactive {
+	if d := a.capability().Audio.Direction; d != "" && d != profiles.Inactive {
 		p = append(p, sip.HeaderKV{K: "audio"})
 	}
-	if d := a.cfg.Capability.Video.Direction; d != "" && d != profiles.Inactive {
+	if d := a.capability().Video.Direction; d != "" && d != profiles.Inactive {
 		p = append(p, sip.HeaderKV{K: "video"})
 	}
 	b := a.cfg.Behaviour

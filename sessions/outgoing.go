@@ -41,7 +41,7 @@ func (a *Agent) Call(target string, opt CallOptions) (*Call, error) {
 	if err := a.add(c); err != nil {
 		return nil, err
 	}
-	mine := a.cfg.Capability
+	mine := a.capability()
 	if !opt.Video {
 		mine.Video = profiles.Medium{Direction: profiles.Inactive}
 	}

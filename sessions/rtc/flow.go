@@ -40,7 +40,7 @@ func (l *Leg) Start(ctx context.Context) error {
 		}
 	}
 	if sends {
-		src, release, err := l.f.cfg.Endpoint.OpenSource(ctx)
+		src, release, err := l.f.cfg.Endpoint.OpenSource(ctx, media)
 		if err != nil {
 			return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 		}

@@ -149,7 +149,8 @@ func (l *Leg) choose(sections []section) (dirs []profiles.Direction, reject []bo
 			continue
 		}
 		seen[s.kind], reject[i] = true, false
-		dirs[i] = agree(m.Direction, s.direction)
+		can := m.Within(common) // what is passed through must be made in a common codec
+		dirs[i] = agree(can, s.direction)
 		usable = usable || dirs[i] != profiles.Inactive || s.direction == profiles.Inactive // held is usable too
 		if l.tracks[s.kind] == nil {
 			if err := l.addTransceiver(s.kind, named(common)); err != nil {
@@ -170,7 +171,11 @@ func (l *Leg) agreed(s section, d profiles.Direction) {
 	}
 	state := sessions.MediaState{Kind: s.kind, Direction: d}
 	if len(s.codecs) > 0 && d != profiles.Inactive {
+		state.Codecs = s.codecs
 		state.Codec = s.codecs[0].Name
+		if c, ok := l.want(s.kind).Choose(s.codecs); ok && d.Sends() {
+			state.Codec = c.Name
+		}
 	}
 	l.media[s.kind] = state
 	if t := l.tracks[s.kind]; t != nil {
@@ -196,7 +201,7 @@ func (l *Leg) SetAnswer(_ context.Context, answer []byte) error {
 		if s.kind != l.order[i] {
 			return fmt.Errorf("%w: the answer has its media in another order", sessions.ErrMediaFailed)
 		}
-		l.agreed(s, agree(l.want(s.kind).Direction, s.direction))
+		l.agreed(s, agree(l.want(s.kind).Within(s.codecs), s.direction))
 	}
 	if err := l.adopt(); err != nil {
 		return err

@@ -114,7 +114,7 @@ func (a *Agent) callee(ctx context.Context, d devices.Device, to, by string) doc
 		}
 	}
 	c.Near = a.near(c.Addrs)
-	c.Match, c.MatchErr = profiles.Match(a.profile.Capabilities, d.Capabilities)
+	c.Match, c.MatchErr = profiles.Match(*a.caps.Load(), d.Capabilities)
 	if c.NeverSeen {
 		return c
 	}
