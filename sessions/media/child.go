@@ -57,13 +57,19 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// last is the line that says why: the first that calls itself an error, else the last one.
+// last is the line that says why: the first that GStreamer calls an error; the last of
+// ffmpeg's, unless it only says that something failed before; else the last one.
 func (t *tail) last() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	lines := strings.Split(strings.TrimSpace(string(t.b)), "\n")
 	line := lines[len(lines)-1]
-	if i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "ERROR: ") }); i >= 0 {
+	starts := func(with string) func(string) bool {
+		return func(l string) bool { return strings.HasPrefix(l, with) }
+	}
+	if i := slices.IndexFunc(lines, starts("ERROR: ")); i >= 0 {
+		line = lines[i]
+	} else if i := slices.IndexFunc(lines, starts("[")); i >= 0 && strings.HasPrefix(line, "Error ") {
 		line = lines[i]
 	}
 	line = strings.Map(func(r rune) rune {
