@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -16,28 +15,6 @@ import (
 //go:embed data/*.yaml
 var embedded embed.FS
 
-// PipelineKind says which end of the media a pipeline is.
-type PipelineKind string
-
-// The two ends.
-const (
-	SourcePipeline PipelineKind = "source"
-	SinkPipeline   PipelineKind = "sink"
-)
-
-// Pipeline is a program that makes or takes media. Commands come from profiles and files
-// on disk only, never from the API. The words {{.VideoPort}}, {{.AudioPort}} (a source
-// sends RTP there, on 127.0.0.1) and {{.SDP}} (a file that tells a sink where RTP comes)
-// are filled in.
-type Pipeline struct {
-	Name    string       `yaml:"name" json:"name"`
-	Kind    PipelineKind `yaml:"kind" json:"kind"`
-	About   string       `yaml:"about" json:"about"`
-	Command []string     `yaml:"command" json:"command"`
-	Video   *Codec       `yaml:"video,omitempty" json:"video,omitempty"` // what a source sends
-	Audio   *Codec       `yaml:"audio,omitempty" json:"audio,omitempty"`
-}
-
 // Profile is a class of device.
 type Profile struct {
 	Class        string       `yaml:"class" json:"class"`
@@ -45,6 +22,7 @@ type Profile struct {
 	Capabilities Capabilities `yaml:"capabilities" json:"capabilities"`
 	Behaviour    Behaviour    `yaml:"behaviour" json:"behaviour"`
 	Pipelines    []Pipeline   `yaml:"pipelines" json:"pipelines"`
+	Encoders     []Encoder    `yaml:"encoders,omitempty" json:"encoders,omitempty"` // of this machine, tried before those that ship
 }
 
 // Parse reads a profile strictly: an unknown key, a wrong type or a value that makes no
@@ -79,6 +57,11 @@ func (p Profile) check() error {
 	}
 	for _, l := range p.Pipelines {
 		if err := l.check(); err != nil {
+			return err
+		}
+	}
+	for _, e := range p.Encoders {
+		if err := e.check(); err != nil {
 			return err
 		}
 	}
@@ -130,40 +113,4 @@ func ForClass(class string) (Profile, error) {
 		names = append(names, p.Class)
 	}
 	return Profile{}, fmt.Errorf("there is no profile for class %q; the classes are %v", class, names)
-}
-
-// check that the command and what is said about it fit together.
-func (l Pipeline) check() error {
-	if l.Name == "" || len(l.Command) == 0 || l.Kind != SourcePipeline && l.Kind != SinkPipeline {
-		return fmt.Errorf("pipeline %q needs a name, a kind (source or sink) and a command", l.Name)
-	}
-	text := strings.Join(l.Command, " ")
-	for _, kind := range []string{"Video", "Audio"} { // in this order: one mistake has one message
-		codec := map[string]*Codec{"Video": l.Video, "Audio": l.Audio}[kind]
-		word := "{{." + kind + "Port}}"
-		if l.Kind == SourcePipeline && (codec != nil) != strings.Contains(text, word) {
-			return fmt.Errorf("pipeline %q: a source that sends %s names its codec and has %s in its command", l.Name, strings.ToLower(kind), word)
-		}
-	}
-	if l.Kind == SourcePipeline && l.Video == nil && l.Audio == nil {
-		return fmt.Errorf("pipeline %q: a source names the codec of what it sends, under video or audio", l.Name)
-	}
-	if l.Kind == SinkPipeline && !strings.Contains(text, "{{.SDP}}") {
-		return fmt.Errorf("pipeline %q: a sink needs {{.SDP}} in its command, the file that says where RTP comes", l.Name)
-	}
-	return nil
-}
-
-// Pipeline finds a pipeline of the profile by name.
-func (p Profile) Pipeline(kind PipelineKind, name string) (Pipeline, error) {
-	var names []string
-	for _, l := range p.Pipelines {
-		if l.Kind == kind {
-			if l.Name == name {
-				return l, nil
-			}
-			names = append(names, l.Name)
-		}
-	}
-	return Pipeline{}, fmt.Errorf("class %s has no %s pipeline %q; it has %v", p.Class, kind, name, names)
 }

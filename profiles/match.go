@@ -13,6 +13,7 @@ var ErrNothingInCommon = errors.New("the two devices share no way to send sound 
 type MediumMatch struct {
 	Direction Direction // seen from the caller
 	Codecs    []Codec   // in the caller's order
+	Makes     []string  // of the caller's source
 }
 
 // MatchResult is what a call between two devices can be.
@@ -26,8 +27,8 @@ func (m MatchResult) Empty() bool {
 // Caller is what the caller should offer.
 func (m MatchResult) Caller() Capabilities {
 	return Capabilities{
-		Audio: Medium{Direction: m.Audio.Direction, Codecs: m.Audio.Codecs},
-		Video: Medium{Direction: m.Video.Direction, Codecs: m.Video.Codecs},
+		Audio: Medium{Direction: m.Audio.Direction, Codecs: m.Audio.Codecs, Makes: m.Audio.Makes},
+		Video: Medium{Direction: m.Video.Direction, Codecs: m.Video.Codecs, Makes: m.Video.Makes},
 	}
 }
 
@@ -43,20 +44,38 @@ func Match(caller, callee Capabilities) (MatchResult, error) {
 
 func matchMedium(a, b Medium) MediumMatch {
 	none := MediumMatch{Direction: Inactive}
-	d := Join(a.Direction.Sends() && b.Direction.Receives(), a.Direction.Receives() && b.Direction.Sends())
-	if d.none() {
-		return none
-	}
 	var common []Codec
 	for _, c := range a.Codecs {
 		if slices.ContainsFunc(b.Codecs, c.Fits) {
 			common = append(common, c)
 		}
 	}
-	if len(common) == 0 {
+	ours, theirs := a.Within(common), b.Within(common)
+	d := Join(ours.Sends() && theirs.Receives(), ours.Receives() && theirs.Sends())
+	if d.none() {
 		return none
 	}
-	return MediumMatch{Direction: d, Codecs: common}
+	return MediumMatch{Direction: d, Codecs: common, Makes: a.Makes}
+}
+
+// Within is the direction that is left when only these codecs may be used: nothing is
+// sent that the source cannot make in one of them.
+func (m Medium) Within(codecs []Codec) Direction {
+	if len(codecs) == 0 {
+		return Inactive
+	}
+	_, makes := m.Choose(codecs)
+	return Join(m.Direction.Sends() && makes, m.Direction.Receives())
+}
+
+// Choose picks what is sent: the first of the agreed codecs that the source can make.
+func (m Medium) Choose(agreed []Codec) (Codec, bool) {
+	for _, c := range agreed {
+		if len(m.Makes) == 0 || slices.ContainsFunc(m.Makes, func(name string) bool { return strings.EqualFold(name, c.Name) }) {
+			return c, true
+		}
+	}
+	return Codec{}, false
 }
 
 // Fits reports whether two entries mean the same codec, packetization included.

@@ -33,6 +33,9 @@ type Codec struct {
 type Medium struct {
 	Direction Direction `yaml:"direction" json:"direction" cbor:"1,keyasint"`
 	Codecs    []Codec   `yaml:"codecs,omitempty" json:"codecs,omitempty" cbor:"2,keyasint,omitempty"` // in order of preference
+	// Makes names those of the codecs that the device's source can make, in its order of
+	// preference: media is passed through, never converted. Empty is all of them.
+	Makes []string `yaml:"-" json:"makes,omitempty" cbor:"3,keyasint,omitempty"`
 }
 
 // Capabilities of a device: what may be offered to it and what it may offer.
@@ -50,4 +53,20 @@ type Behaviour struct {
 	Automata    bool          `yaml:"automata" json:"automata"`         // RFC 3840: no person behind it
 	Mobility    string        `yaml:"mobility" json:"mobility"`         // RFC 3840: "fixed" or "mobile"
 	Duplex      string        `yaml:"duplex" json:"duplex"`             // RFC 3840: full, half, receive-only, send-only
+}
+
+// With is the behaviour of a device with this source pipeline; nil changes nothing. A
+// device whose loudspeaker its own microphone hears is half duplex (RFC 3840 section 10.7).
+func (b Behaviour) With(source *Pipeline) Behaviour {
+	if source == nil || source.Audio == nil {
+		return b
+	}
+	b.HalfDuplex = !source.EchoCancels
+	switch {
+	case b.HalfDuplex && b.Duplex == "full":
+		b.Duplex = "half"
+	case !b.HalfDuplex && b.Duplex == "half":
+		b.Duplex = "full"
+	}
+	return b
 }

@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
 
 	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/profiles"
 )
 
 // Agent is the SIP user agent of a device.
@@ -33,6 +35,7 @@ type Agent struct {
 	watch   map[chan CallInfo]struct{}
 	rate    map[devices.NodeID]*bucket
 	exams   chan struct{} // one token for each examination that runs here
+	caps    atomic.Pointer[profiles.Capabilities]
 	wg      sync.WaitGroup
 }
 
@@ -55,6 +58,7 @@ func New(cfg Config) (*Agent, error) {
 		calls: map[string]*Call{}, dialogs: map[dialogKey]*Call{}, watch: map[chan CallInfo]struct{}{}, rate: map[devices.NodeID]*bucket{},
 		exams: make(chan struct{}, maxExams),
 	}
+	a.SetCapability(cfg.Capability)
 	quiet := slog.New(slog.DiscardHandler) // it logs each peer's misbehaviour as an error
 	a.tpl = sip.NewTransportLayer(noResolver(), sip.NewParser(), nil,
 		sip.WithTransportLayerLogger(quiet),
@@ -65,6 +69,11 @@ func New(cfg Config) (*Agent, error) {
 	a.txl.OnRequest(a.onRequest)
 	return a, nil
 }
+
+// SetCapability changes what this device can do, from the next call on.
+func (a *Agent) SetCapability(c profiles.Capabilities) { a.caps.Store(&c) }
+
+func (a *Agent) capability() profiles.Capabilities { return *a.caps.Load() }
 
 var errNoDial = errors.New("there is no connection to that device")
 

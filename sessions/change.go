@@ -48,7 +48,7 @@ func (a *Agent) Video(ctx context.Context, id string, d profiles.Direction) erro
 		with := c.dialog
 		c.mu.Unlock()
 		if with != nil {
-			if m, err := profiles.Match(a.cfg.Capability, with.device.Capabilities); err == nil && m.Video.Direction == profiles.Inactive {
+			if m, err := profiles.Match(a.capability(), with.device.Capabilities); err == nil && m.Video.Direction == profiles.Inactive {
 				return fmt.Errorf("%w: no picture can pass between this device and %s", ErrNoCommonCodec, with.device.Name)
 			}
 		}

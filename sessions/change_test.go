@@ -260,8 +260,8 @@ func TestWishOf(t *testing.T) {
 }
 
 func TestTroublesAreSaid(t *testing.T) {
-	both := []MediaState{{"audio", "opus", profiles.SendRecv}, {"video", "H264", profiles.SendRecv}}
-	held := []MediaState{{"audio", "opus", profiles.Inactive}, {"video", "H264", profiles.Inactive}}
+	both := []MediaState{{Kind: "audio", Codec: "opus", Direction: profiles.SendRecv}, {Kind: "video", Codec: "H264", Direction: profiles.SendRecv}}
+	held := []MediaState{{Kind: "audio", Codec: "opus", Direction: profiles.Inactive}, {Kind: "video", Codec: "H264", Direction: profiles.Inactive}}
 	type moves struct{ in, out, reached, inV, outV, reachedV bool }
 	all := moves{true, true, true, true, true, true}
 	for _, c := range []struct {
@@ -276,7 +276,7 @@ func TestTroublesAreSaid(t *testing.T) {
 		{"we are not heard", both, moves{true, true, false, true, true, true}, []string{"No sound of this device reaches Panel."}},
 		{"our microphone is dead", both, moves{true, false, false, true, true, true}, []string{"No sound comes from the camera or microphone of this device."}},
 		{"on hold", held, moves{}, nil},
-		{"muted", []MediaState{{"audio", "opus", profiles.RecvOnly}, both[1]}, moves{true, false, false, true, true, true}, nil},
+		{"muted", []MediaState{{Kind: "audio", Codec: "opus", Direction: profiles.RecvOnly}, both[1]}, moves{true, false, false, true, true, true}, nil},
 	} {
 		tr, now, s := troubles{}, time.Unix(1e6, 0), LegStats{}
 		step := func(media []MediaState, m moves) []string {

@@ -61,7 +61,7 @@ type Config struct {
 	Media      Media
 	Policy     Policy // nil: every member may call
 	Behaviour  profiles.Behaviour
-	Capability profiles.Capabilities // of this device
+	Capability profiles.Capabilities // of this device, at the start
 	AutoAnswer bool                  // the owner's rule for this device
 	Version    string
 	// Speaks finds a foreign device that this node speaks for now; nil: it speaks for none.

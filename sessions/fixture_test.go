@@ -431,7 +431,7 @@ func (l *fakeLeg) agree(a, v profiles.Direction) {
 	defer l.mu.Unlock()
 	l.answered++
 	l.media = nil
-	for _, m := range []MediaState{{"audio", "opus", a}, {"video", "H264", v}} {
+	for _, m := range []MediaState{{Kind: "audio", Codec: "opus", Direction: a}, {Kind: "video", Codec: "H264", Direction: v}} {
 		if m.Direction != profiles.Inactive && m.Direction != "" {
 			l.media = append(l.media, m)
 		}

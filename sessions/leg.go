@@ -90,6 +90,9 @@ type MediaState struct {
 	Kind      string             `json:"kind"` // "audio" or "video"
 	Codec     string             `json:"codec"`
 	Direction profiles.Direction `json:"direction"` // seen from this side
+	// Codecs are all that were agreed, in order of preference: each side sends the first that
+	// its source makes (RFC 3264 section 7).
+	Codecs []profiles.Codec `json:"-"`
 }
 
 // LegStats are counters of one leg since its start.

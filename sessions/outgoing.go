@@ -44,7 +44,7 @@ func (a *Agent) Call(target string, opt CallOptions) (*Call, error) {
 	if err := a.add(c); err != nil {
 		return nil, err
 	}
-	mine := a.cfg.Capability
+	mine := a.capability()
 	if !opt.Video {
 		c.wish.Video = profiles.Inactive
 		mine.Video = profiles.Medium{Direction: profiles.Inactive}
@@ -164,7 +164,7 @@ func (c *Call) try(ctx context.Context, self devices.Device, i int, b *branch) o
 		return outcome{code: sip.StatusServiceUnavailable, err: err}
 	}
 	// The leg knows all that both can do, so that a picture can be added later.
-	m, err := profiles.Match(a.cfg.Capability, b.device.Capabilities)
+	m, err := profiles.Match(a.capability(), b.device.Capabilities)
 	if err != nil {
 		return outcome{code: statusNotAccept, err: ErrNoCommonCodec}
 	}

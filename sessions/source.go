@@ -71,6 +71,8 @@ type Sink interface {
 // Endpoint opens a device's source and sink with their first user and closes them with
 // the last one.
 type Endpoint interface {
-	OpenSource(ctx context.Context) (Source, func(), error) // nil source: the device sends nothing
+	// OpenSource opens what the agreed media need and no more: without a picture to send, no
+	// camera. A nil source sends nothing.
+	OpenSource(ctx context.Context, media []MediaState) (Source, func(), error)
 	OpenSink(ctx context.Context, call, remote string, media []MediaState) (Sink, error)
 }

@@ -25,7 +25,7 @@ func (a *Agent) persona(d devices.Device) Spoken {
 		s, _ := a.speaks(d.Slug)
 		return s
 	}
-	s := Spoken{Capability: a.cfg.Capability, Behaviour: a.cfg.Behaviour}
+	s := Spoken{Capability: a.capability(), Behaviour: a.cfg.Behaviour}
 	s.Behaviour.AutoAnswer = a.cfg.AutoAnswer
 	return s
 }

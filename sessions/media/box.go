@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -18,6 +19,7 @@ type SourceSpec struct {
 	Clip     string             // Matroska file, looped
 	Pipeline *profiles.Pipeline // supervised program
 	Camera   *Camera            // RTSP
+	Encoders *Encoders          // for pipelines; nil: those that ship
 }
 
 // SinkSpec says where a device's media goes to; the zero value drops it.
@@ -30,11 +32,12 @@ type SinkSpec struct {
 type Box struct {
 	source SourceSpec
 	sink   SinkSpec
+	volume *volume
 	log    *slog.Logger
 
 	mu     sync.Mutex
 	users  int
-	open   sessions.Source
+	open   func(context.Context, []sessions.MediaState) (sessions.Source, error)
 	cancel context.CancelFunc
 	wg     *sync.WaitGroup
 }
@@ -44,49 +47,119 @@ func NewBox(source SourceSpec, sink SinkSpec, log *slog.Logger) *Box {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Box{source: source, sink: sink, log: log}
+	return &Box{source: source, sink: sink, volume: newVolume(), log: log}
 }
 
-// OpenSource opens the source for its first user and shares it with later ones. The
-// source is nil if the device sends nothing. release frees it with the last user and
-// returns after camera and microphone are free.
-func (b *Box) OpenSource(_ context.Context) (src sessions.Source, release func(), err error) {
+// OpenSource opens the source for its first user and shares it with later ones, as far as
+// the media that each agreed on allow. The source is nil if the device sends nothing.
+// release frees it with the last user and returns after camera and microphone are free.
+func (b *Box) OpenSource(ctx context.Context, media []sessions.MediaState) (src sessions.Source, release func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.users == 0 {
-		ctx, cancel := context.WithCancel(context.Background())
-		wg := &sync.WaitGroup{}
-		switch {
-		case b.source.Clip != "":
-			src, err = openClip(ctx, b.source.Clip, wg)
-		case b.source.Pipeline != nil:
-			src, err = openPipelineSource(ctx, *b.source.Pipeline, wg, b.log)
-		case b.source.Camera != nil:
-			src = openCamera(ctx, b.source.Camera, defaultTiming(), wg, b.log)
-		default:
-			cancel()
-			return nil, func() {}, nil
+		if err := b.begin(); err != nil || b.open == nil {
+			return nil, func() {}, err
 		}
-		if err != nil {
-			cancel()
-			wg.Wait()
-			return nil, nil, err
-		}
-		b.open, b.cancel, b.wg = src, cancel, wg
 	}
 	b.users++
+	if src, err = b.open(ctx, media); err != nil || src == nil {
+		b.leave()
+		return nil, func() {}, err
+	}
 	var once sync.Once
-	return b.open, func() { once.Do(b.release) }, nil
+	return src, func() {
+		once.Do(func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.leave()
+		})
+	}, nil
 }
 
-func (b *Box) release() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// begin prepares the source; open stays nil if there is none. mu is held.
+func (b *Box) begin() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	wg := &sync.WaitGroup{}
+	var err error
+	switch {
+	case b.source.Clip != "":
+		var c *clip
+		c, err = openClip(ctx, b.source.Clip, wg)
+		b.open = func(context.Context, []sessions.MediaState) (sessions.Source, error) { return c, nil }
+	case b.source.Pipeline != nil:
+		err = b.beginProgram(ctx, wg)
+	case b.source.Camera != nil:
+		c := openCamera(ctx, b.source.Camera, defaultTiming(), wg, b.log)
+		b.open = func(context.Context, []sessions.MediaState) (sessions.Source, error) { return c, nil }
+	default:
+		cancel()
+		return nil
+	}
+	if err != nil {
+		cancel()
+		wg.Wait()
+		b.open = nil
+		return err
+	}
+	b.cancel, b.wg = cancel, wg
+	return nil
+}
+
+func (b *Box) beginProgram(ctx context.Context, wg *sync.WaitGroup) error {
+	if b.source.Encoders == nil {
+		e, err := NewEncoders(nil, "")
+		if err != nil {
+			return err
+		}
+		b.source.Encoders = e
+	}
+	p, err := openProgram(ctx, *b.source.Pipeline, b.source.Encoders, wg, b.log)
+	if err == nil {
+		b.open = p.view
+	}
+	return err
+}
+
+// leave ends one use; mu is held.
+func (b *Box) leave() {
 	if b.users--; b.users == 0 {
 		b.cancel()
 		b.wg.Wait()
 		b.open = nil
 	}
+}
+
+// Makes narrows what a device says about itself to what its source can make, as far as is
+// known without opening or running anything.
+func (b *Box) Makes(c profiles.Capabilities) (profiles.Capabilities, error) {
+	makes := map[string][]string{}
+	switch {
+	case b.source.Clip != "":
+		tracks, err := clipTracks(b.source.Clip)
+		if err != nil {
+			return c, err
+		}
+		for _, t := range tracks {
+			makes[t.Kind] = []string{t.Codec.Name}
+		}
+	case b.source.Pipeline != nil:
+		for _, kind := range profiles.Kinds() {
+			if s := b.source.Pipeline.Of(kind); s != nil {
+				makes[kind] = s.Codecs
+				if b.source.Encoders != nil && slices.Contains(s.Output, "{{.Encoder}}") {
+					makes[kind] = b.source.Encoders.Makes(b.source.Pipeline.Command[0], s.Codecs)
+				}
+			}
+		}
+	default:
+		return c, nil
+	}
+	for kind, m := range map[string]*profiles.Medium{"audio": &c.Audio, "video": &c.Video} {
+		if m.Makes = makes[kind]; len(m.Makes) == 0 {
+			m.Direction = profiles.Join(false, m.Direction.Receives())
+		}
+	}
+	return c, nil
 }
 
 // OpenSink opens a sink for one call.
@@ -99,7 +172,7 @@ func (b *Box) OpenSink(_ context.Context, call, remote string, media []sessions.
 		name := strings.Map(safe, call[:min(8, len(call))]+"-from-"+remote) + ".mkv"
 		return newRecorder(filepath.Join(b.sink.Record, name), media, b.log)
 	case b.sink.Pipeline != nil:
-		return openPipelineSink(*b.sink.Pipeline, media, b.log)
+		return openPipelineSink(*b.sink.Pipeline, media, b.volume, b.log)
 	}
 	return nothing{}, nil
 }

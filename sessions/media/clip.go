@@ -86,6 +86,8 @@ func newPacker(c profiles.Codec) *packer {
 	switch strings.ToUpper(c.Name) {
 	case "H264":
 		p.payloader = &codecs.H264Payloader{}
+	case "H265":
+		p.payloader = &codecs.H265Payloader{}
 	case "VP8":
 		p.payloader = &codecs.VP8Payloader{EnablePictureID: true}
 	case "OPUS":

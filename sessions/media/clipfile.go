@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"time"
@@ -49,6 +50,51 @@ func loadClip(path string) (*clipFile, error) {
 	c, err := parseClip(data)
 	if err != nil {
 		return nil, fmt.Errorf("the clip %s cannot be played: %w", path, err)
+	}
+	return c, nil
+}
+
+// tracksRead is how much of a clip is read to learn its codecs: they stand at the beginning.
+const tracksRead = 64 << 10
+
+// clipTracks says what a clip holds, without reading all of it.
+func clipTracks(path string) ([]sessions.Track, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the clip %s: %w; `make clips` makes some", path, err)
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, tracksRead))
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseTracks(data)
+	if err != nil {
+		return nil, fmt.Errorf("the clip %s cannot be played: %w", path, err)
+	}
+	return c.tracks, nil
+}
+
+func parseTracks(data []byte) (c *clipFile, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("it is damaged: %v", r)
+		}
+	}()
+	var f struct {
+		Header  webm.EBMLHeader `ebml:"EBML"`
+		Segment struct {
+			Tracks webm.Tracks `ebml:"Tracks"`
+		} `ebml:"Segment"`
+	}
+	if err := ebml.Unmarshal(bytes.NewReader(data), &f, ebml.WithIgnoreUnknown(true)); err != nil && len(f.Segment.Tracks.TrackEntry) == 0 {
+		return nil, fmt.Errorf("it is no Matroska file: %w", err)
+	}
+	c = &clipFile{}
+	for _, t := range f.Segment.Tracks.TrackEntry {
+		if err := c.addTrack(t, map[uint64]func(time.Duration, bool, []byte){}); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }
@@ -112,6 +158,13 @@ func (c *clipFile) addTrack(t webm.TrackEntry, byNumber map[uint64]func(time.Dur
 		}
 		c.tracks = append(c.tracks, sessions.Track{Kind: "video", Codec: profiles.Codec{Name: "H264", ClockRate: 90000, Fmtp: "packetization-mode=1"}})
 		add("video", func(key bool, b []byte) []byte { return annexB(sets, key, b) })
+	case "V_MPEGH/ISO/HEVC":
+		sets, err := parameterSets265(t.CodecPrivate)
+		if err != nil {
+			return err
+		}
+		c.tracks = append(c.tracks, sessions.Track{Kind: "video", Codec: profiles.Codec{Name: "H265", ClockRate: 90000}})
+		add("video", func(key bool, b []byte) []byte { return annexB(sets, key, b) })
 	case "V_VP8":
 		c.tracks = append(c.tracks, sessions.Track{Kind: "video", Codec: profiles.Codec{Name: "VP8", ClockRate: 90000}})
 		add("video", plain)
@@ -126,7 +179,7 @@ func (c *clipFile) addTrack(t webm.TrackEntry, byNumber map[uint64]func(time.Dur
 		c.tracks = append(c.tracks, sessions.Track{Kind: "audio", Codec: profiles.Codec{Name: "opus", ClockRate: 48000, Channels: 2}})
 		add("audio", plain)
 	default:
-		return fmt.Errorf("its codec %s is none of H.264, VP8, Opus, G.711 and G.722; convert it with ffmpeg", t.CodecID)
+		return fmt.Errorf("its codec %s is none of H.264, H.265, VP8, Opus, G.711 and G.722; convert it with ffmpeg", t.CodecID)
 	}
 	return nil
 }
@@ -203,6 +256,36 @@ func parameterSets(b []byte) ([]byte, error) {
 		}
 		n := int(rest[0] & mask)
 		rest = rest[1:]
+		for range n {
+			if len(rest) < 2 {
+				return nil, bad
+			}
+			l := int(binary.BigEndian.Uint16(rest))
+			if len(rest) < 2+l {
+				return nil, bad
+			}
+			out = append(append(out, 0, 0, 0, 1), rest[2:2+l]...)
+			rest = rest[2+l:]
+		}
+	}
+	return out, nil
+}
+
+// parameterSets265 takes VPS, SPS and PPS out of an hvcC box (ISO/IEC 14496-15 section
+// 8.3.3.1), in Annex B form.
+func parameterSets265(b []byte) ([]byte, error) {
+	bad := errors.New("its H.265 description is damaged")
+	if len(b) < 23 || b[21]&3 != 3 {
+		return nil, bad
+	}
+	var out []byte
+	rest := b[23:]
+	for range b[22] {
+		if len(rest) < 3 {
+			return nil, bad
+		}
+		n := int(binary.BigEndian.Uint16(rest[1:]))
+		rest = rest[3:]
 		for range n {
 			if len(rest) < 2 {
 				return nil, bad

@@ -126,7 +126,7 @@ func (j *jitterBuffer) take(p *rtp.Packet, out []rawFrame) []rawFrame {
 		return out
 	}
 	j.frame = append(j.frame, data...)
-	if p.Marker || !strings.EqualFold(j.codec.Name, "H264") && !strings.EqualFold(j.codec.Name, "VP8") {
+	if p.Marker || j.codec.Kind() == "audio" {
 		out = j.finish(out)
 	}
 	return out
@@ -159,6 +159,8 @@ func depacketizer(c profiles.Codec) rtp.Depacketizer {
 	switch strings.ToUpper(c.Name) {
 	case "H264":
 		return &codecs.H264Packet{IsAVC: true}
+	case "H265":
+		return &h265Packet{}
 	case "VP8":
 		return &codecs.VP8Packet{}
 	case "OPUS":

@@ -2,12 +2,15 @@ package media
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
@@ -16,67 +19,159 @@ import (
 	"github.com/hallway-home/hallway/sessions"
 )
 
-// pipelineSink is a child that reads RTP from loopback, told where by an SDP file.
+// pipelineSink is a child that reads RTP from loopback, told where by an SDP file. When
+// the other side changes its codec, the child is told anew.
 type pipelineSink struct {
-	conns  map[string]net.Conn
-	file   string
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	pipe    profiles.Pipeline
+	volume  *volume
+	log     *slog.Logger
+	file    string
+	cancel  context.CancelFunc
+	changed chan struct{}
+	wg      sync.WaitGroup
+
+	mu      sync.Mutex
+	outs    []*output
+	command []string
+	waits   bool // for the beginning of a picture
 }
 
-func openPipelineSink(p profiles.Pipeline, media []sessions.MediaState, log *slog.Logger) (*pipelineSink, error) {
-	if err := probe(p.Command); err != nil {
+// output is one kind of media, on its port.
+type output struct {
+	kind  string
+	codec profiles.Codec
+	conn  net.Conn
+	port  int
+}
+
+func openPipelineSink(p profiles.Pipeline, media []sessions.MediaState, v *volume, log *slog.Logger) (*pipelineSink, error) {
+	if err := installed(p.Command); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &pipelineSink{conns: map[string]net.Conn{}, cancel: cancel}
-	sdp := "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=Hallway\nc=IN IP4 127.0.0.1\nt=0 0\n"
-	for _, m := range media {
-		if !m.Direction.Receives() {
-			continue
-		}
-		port, err := freePort()
-		if err == nil {
-			s.conns[m.Kind], err = net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", port))
-		}
-		if err != nil {
-			_ = s.Close()
-			return nil, err
-		}
-		sdp += describe(m, port)
-	}
-	f, err := os.CreateTemp("", "hallway-*.sdp")
+	s := &pipelineSink{pipe: p, volume: v, log: log, cancel: cancel, changed: make(chan struct{}, 1)}
+	err := s.prepare(media)
 	if err == nil {
-		s.file = f.Name()
-		_, err = f.WriteString(sdp)
-		_ = f.Close()
+		err = s.compose()
 	}
 	if err != nil {
 		_ = s.Close()
 		return nil, err
 	}
-	command, err := expand(p.Command, map[string]any{"SDP": s.file})
-	if err != nil {
-		_ = s.Close()
-		return nil, err
-	}
+	v.follow(s)
 	s.wg.Go(func() {
-		if err := supervise(ctx, command, log); err != nil {
+		err := supervisor{command: s.next, changed: s.changed, patience: usual(), log: log}.run(ctx)
+		if err != nil {
 			log.Error("the output failed; the call goes on without it", "err", err)
 		}
 	})
 	return s, nil
 }
 
-func describe(m sessions.MediaState, port int) string {
-	pt, rate := 96, "90000"
-	if m.Kind == "audio" {
-		pt, rate = 111, "48000/2"
-		if !strings.EqualFold(m.Codec, "opus") {
-			rate = "8000"
+// prepare makes a port for each kind that comes, and the file that names them.
+func (s *pipelineSink) prepare(media []sessions.MediaState) error {
+	for _, m := range media {
+		if !m.Direction.Receives() {
+			continue
+		}
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		conn, err := net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return err
+		}
+		codec, ok := profiles.Known(m.Codec)
+		if !ok {
+			codec = profiles.Codec{Name: m.Codec, ClockRate: 90000}
+		}
+		s.outs = append(s.outs, &output{kind: m.Kind, codec: codec, conn: conn, port: port})
+	}
+	f, err := os.CreateTemp("", "hallway-*.sdp")
+	if err != nil {
+		return err
+	}
+	s.file = f.Name()
+	return f.Close()
+}
+
+// compose writes the file and the command for what comes now; mu is held, or nobody else
+// knows the sink yet.
+func (s *pipelineSink) compose() error {
+	sdp := "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=Hallway\nc=IN IP4 127.0.0.1\nt=0 0\n"
+	command := slices.Clone(s.pipe.Command)
+	for _, o := range s.outs {
+		sdp += describe(o.codec, o.kind, o.port)
+		if part := s.pipe.Of(o.kind); part != nil {
+			command = append(command, part.Output...)
 		}
 	}
-	return fmt.Sprintf("m=%s %d RTP/AVP %d\na=rtpmap:%d %s/%s\n", m.Kind, port, pt, pt, m.Codec, rate)
+	if err := os.WriteFile(s.file, []byte(sdp), 0o600); err != nil {
+		return err
+	}
+	level := s.volume.get()
+	command, err := expand(command, map[string]any{"SDP": s.file, "Volume": level, "Gain": fmt.Sprintf("%.2f", float64(level)/FullVolume)}, nil)
+	s.command = command
+	return err
+}
+
+// next is the command of the child that starts now.
+func (s *pipelineSink) next() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waits = slices.ContainsFunc(s.outs, func(o *output) bool { return o.kind == "video" })
+	if err := s.compose(); err != nil {
+		s.log.Error("the output cannot be described to its program", "err", err)
+	}
+	return s.command
+}
+
+// renew starts the child again, with what is true now.
+func (s *pipelineSink) renew() {
+	if !takesVolume(s.pipe) {
+		return
+	}
+	s.restart()
+}
+
+func (s *pipelineSink) restart() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+func takesVolume(p profiles.Pipeline) bool {
+	words := slices.Clone(p.Command)
+	if p.Audio != nil {
+		words = append(words, p.Audio.Output...)
+	}
+	text := strings.Join(words, " ")
+	return strings.Contains(text, "{{.Volume}}") || strings.Contains(text, "{{.Gain}}")
+}
+
+// Payload types towards the child; the file names them.
+const videoPT, audioPT = 96, 111
+
+func payloadType(kind string) uint8 {
+	if kind == "video" {
+		return videoPT
+	}
+	return audioPT
+}
+
+func describe(c profiles.Codec, kind string, port int) string {
+	rate := fmt.Sprint(c.ClockRate)
+	if c.Channels > 1 {
+		rate += fmt.Sprintf("/%d", c.Channels)
+	}
+	pt := payloadType(kind)
+	sdp := fmt.Sprintf("m=%s %d RTP/AVP %d\na=rtpmap:%d %s/%s\n", kind, port, pt, pt, c.Name, rate)
+	if strings.EqualFold(c.Name, "H264") {
+		sdp += fmt.Sprintf("a=fmtp:%d packetization-mode=1\n", pt)
+	}
+	return sdp
 }
 
 // freePort asks the kernel for a port that a child can take; even, because some take
@@ -97,37 +192,57 @@ func freePort() (int, error) {
 }
 
 // WriteRTP implements sessions.Sink.
-func (s *pipelineSink) WriteRTP(kind string, _ profiles.Codec, p *rtp.Packet) {
-	conn := s.conns[kind]
-	if conn == nil {
+func (s *pipelineSink) WriteRTP(kind string, codec profiles.Codec, p *rtp.Packet) {
+	s.mu.Lock()
+	i := slices.IndexFunc(s.outs, func(o *output) bool { return o.kind == kind })
+	if i < 0 {
+		s.mu.Unlock()
 		return
 	}
-	c := *p
-	c.PayloadType = 96
-	if kind == "audio" {
-		c.PayloadType = 111
+	o := s.outs[i]
+	if !strings.EqualFold(o.codec.Name, codec.Name) {
+		o.codec = codec
+		s.restart()
 	}
+	if kind == "video" && s.waits && startsKeyFrame(codec, p.Payload) {
+		s.waits = false
+	}
+	s.mu.Unlock()
+	c := *p
+	c.PayloadType = payloadType(kind)
 	c.Extension, c.Extensions = false, nil
-	if b, err := c.Marshal(); err == nil {
-		_, _ = conn.Write(b)
+	b, err := c.Marshal()
+	if err != nil {
+		return
+	}
+	if _, err := o.conn.Write(b); errors.Is(err, syscall.ECONNREFUSED) && kind == "video" {
+		s.mu.Lock() // the program does not listen yet: what it missed must come again
+		s.waits = true
+		s.mu.Unlock()
 	}
 }
 
 // WriteSenderReport implements sessions.Sink; the child plays as it comes.
 func (s *pipelineSink) WriteSenderReport(string, *rtcp.SenderReport) {}
 
-// NeedsKeyFrame implements sessions.Sink.
-func (s *pipelineSink) NeedsKeyFrame() bool { return false }
+// NeedsKeyFrame implements sessions.Sink: a child that has just begun knows nothing of
+// the picture.
+func (s *pipelineSink) NeedsKeyFrame() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waits
+}
 
 // Path implements sessions.Sink.
 func (s *pipelineSink) Path() string { return "" }
 
 // Close ends the child and frees the ports.
 func (s *pipelineSink) Close() error {
+	s.volume.leave(s)
 	s.cancel()
 	s.wg.Wait()
-	for _, c := range s.conns {
-		_ = c.Close()
+	for _, o := range s.outs {
+		_ = o.conn.Close()
 	}
 	if s.file != "" {
 		_ = os.Remove(s.file)

@@ -195,7 +195,7 @@ func TestCameraIsOpenedOnce(t *testing.T) {
 			var views []*cameraViewer
 			var frees []func()
 			for range 10 {
-				src, free, err := box.OpenSource(t.Context())
+				src, free, err := box.OpenSource(t.Context(), nil)
 				if err != nil {
 					t.Fatal(err)
 				}

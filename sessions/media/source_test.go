@@ -107,7 +107,7 @@ func TestClipsThatCannotBePlayedSayWhy(t *testing.T) {
 
 func TestClipLoopsWithoutASeam(t *testing.T) {
 	box := NewBox(SourceSpec{Clip: makeClip(t, "0.4", "-c:v", "libx264", "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", "5", "-bf", "0", "-c:a", "libopus", "-ac", "2")}, SinkSpec{}, nil)
-	src, release, err := box.OpenSource(t.Context())
+	src, release, err := box.OpenSource(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,12 +144,14 @@ func TestClipLoopsWithoutASeam(t *testing.T) {
 
 func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
+// sound is what a small source offers; its command gets the port as $0.
+var sound = &profiles.Stream{Codecs: []string{"opus"}, Output: []string{"{{.Port}}"}}
+
 // helper is a pipeline whose child starts a grandchild and writes both process ids down.
 func helper(t *testing.T) (profiles.Pipeline, func() []int) {
 	file := filepath.Join(t.TempDir(), "pids")
-	script := "sleep 1000 & echo $$ $! > " + file + ".new; mv " + file + ".new " + file + "; wait # {{.AudioPort}}"
-	codec := opus
-	return profiles.Pipeline{Name: "helper", Kind: profiles.SourcePipeline, Command: []string{"sh", "-c", script}, Audio: &codec}, func() (pids []int) {
+	script := "sleep 1000 & echo $$ $! > " + file + ".new; mv " + file + ".new " + file + "; wait "
+	return profiles.Pipeline{Name: "helper", Kind: profiles.SourcePipeline, Command: []string{"sh", "-c", script}, Audio: sound}, func() (pids []int) {
 		b, _ := os.ReadFile(file)
 		for _, w := range strings.Fields(string(b)) {
 			n, _ := strconv.Atoi(w)
@@ -165,8 +167,8 @@ func TestBoxOpensWithTheFirstAndFreesWithTheLast(t *testing.T) {
 	if pids() != nil {
 		t.Fatal("something runs before anybody asked")
 	}
-	one, release1, err1 := box.OpenSource(t.Context())
-	two, release2, err2 := box.OpenSource(t.Context())
+	one, release1, err1 := box.OpenSource(t.Context(), nil)
+	two, release2, err2 := box.OpenSource(t.Context(), nil)
 	if err := errors.Join(err1, err2); err != nil || one != two {
 		t.Fatal(err, "or not the same source")
 	}
@@ -183,7 +185,7 @@ func TestBoxOpensWithTheFirstAndFreesWithTheLast(t *testing.T) {
 			t.Errorf("process %d lives on after the last user: %s", pid, b)
 		}
 	}
-	_, release3, err := box.OpenSource(t.Context())
+	_, release3, err := box.OpenSource(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +200,7 @@ func TestManyUsersAtOnce(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 5 {
-				_, release, err := box.OpenSource(context.Background())
+				_, release, err := box.OpenSource(context.Background(), nil)
 				if err != nil {
 					t.Error(err)
 					return
@@ -209,13 +211,13 @@ func TestManyUsersAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	if box.users != 0 || box.open != nil {
-		t.Fatalf("%d users, open %v", box.users, box.open)
+		t.Fatalf("%d users, and it is open: %t", box.users, box.open != nil)
 	}
 }
 
 func TestDeviceWithoutMediaSendsNothing(t *testing.T) {
 	box := NewBox(SourceSpec{}, SinkSpec{}, nil)
-	src, release, err := box.OpenSource(t.Context())
+	src, release, err := box.OpenSource(t.Context(), nil)
 	if src != nil || err != nil {
 		t.Fatal(src, err)
 	}
@@ -229,8 +231,8 @@ func TestDeviceWithoutMediaSendsNothing(t *testing.T) {
 }
 
 func TestMissingProgramIsOneSentence(t *testing.T) {
-	p := profiles.Pipeline{Name: "x", Command: []string{"no-such-encoder"}, Audio: &profiles.Codec{Name: "opus", ClockRate: 48000}}
-	_, _, err := NewBox(SourceSpec{Pipeline: &p}, SinkSpec{}, nil).OpenSource(t.Context())
+	p := profiles.Pipeline{Name: "x", Command: []string{"no-such-encoder"}, Audio: sound}
+	_, _, err := NewBox(SourceSpec{Pipeline: &p}, SinkSpec{}, nil).OpenSource(t.Context(), nil)
 	if err == nil || !strings.Contains(err.Error(), "no-such-encoder is not installed; install it") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("%v", err)
 	}
@@ -241,8 +243,8 @@ func TestMissingProgramIsOneSentence(t *testing.T) {
 }
 
 func TestFailingChildGivesUpWithItsLastWords(t *testing.T) {
-	p := profiles.Pipeline{Name: "x", Command: []string{"sh", "-c", "echo cannot open /dev/video0 >&2; exit 3 # {{.AudioPort}}"}, Audio: &profiles.Codec{Name: "opus", ClockRate: 48000}}
-	src, release, err := NewBox(SourceSpec{Pipeline: &p}, SinkSpec{}, nil).OpenSource(t.Context())
+	p := profiles.Pipeline{Name: "x", Command: []string{"sh", "-c", "echo cannot open /dev/video0 >&2; exit 3"}, Audio: sound}
+	src, release, err := NewBox(SourceSpec{Pipeline: &p}, SinkSpec{}, nil).OpenSource(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +260,7 @@ func TestFailingChildGivesUpWithItsLastWords(t *testing.T) {
 }
 
 func TestUnknownWordInACommandIsAnError(t *testing.T) {
-	if _, err := expand([]string{"ffmpeg", "{{.Camera}}"}, map[string]any{"VideoPort": 1}); err == nil || !strings.Contains(err.Error(), "{{.Camera}}") {
+	if _, err := expand([]string{"ffmpeg", "{{.Camera}}"}, map[string]any{"Port": 1}, nil); err == nil || !strings.Contains(err.Error(), "{{.Camera}}") {
 		t.Error(err)
 	}
 }
@@ -286,7 +288,7 @@ func TestTestPictureOfEveryProfileRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, release, err := NewBox(SourceSpec{Pipeline: &pipe}, SinkSpec{}, nil).OpenSource(t.Context())
+	src, release, err := NewBox(SourceSpec{Pipeline: &pipe}, SinkSpec{}, nil).OpenSource(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

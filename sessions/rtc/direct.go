@@ -106,7 +106,7 @@ func (d *direct) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
-	src, free, err := d.from.OpenSource(ctx)
+	src, free, err := d.from.OpenSource(ctx, nil)
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err), sink.Close())
 	}

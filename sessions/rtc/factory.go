@@ -158,6 +158,7 @@ func codecTable() []webrtc.RTPCodecParameters {
 		c(webrtc.MimeTypePCMA, 8000, 0, "", 8, nil),
 		c(webrtc.MimeTypeH264, 90000, 0, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f", 102, fb),
 		c(webrtc.MimeTypeVP8, 90000, 0, "", 96, fb),
+		c(webrtc.MimeTypeH265, 90000, 0, "", 98, fb), // RFC 7798 section 7.1: all defaults, single stream
 	}
 }
 

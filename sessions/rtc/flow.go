@@ -18,9 +18,19 @@ import (
 type feed struct {
 	src     sessions.Source
 	view    sessions.Subscription // nil until the connection stands
+	media   []sessions.MediaState // that it was opened for
 	release func()
 	stop    chan struct{}
 	ended   chan struct{}
+}
+
+// covers reports whether the source was opened for all that is to be sent.
+func (f *feed) covers(media []sessions.MediaState) bool {
+	return f != nil && !slices.ContainsFunc(media, func(m sessions.MediaState) bool {
+		return m.Direction.Sends() && !slices.ContainsFunc(f.media, func(o sessions.MediaState) bool {
+			return o.Kind == m.Kind && o.Codec == m.Codec && o.Direction.Sends()
+		})
+	})
 }
 
 // Start implements sessions.Leg: it opens source and sink and lets media flow once ICE and
@@ -101,8 +111,9 @@ func (l *Leg) open(ctx context.Context) error {
 	switch {
 	case !keeps:
 		l.stopFeed()
-	case sends && l.feed == nil:
-		return l.startFeed(ctx)
+	case sends && !l.feed.covers(media):
+		l.stopFeed()
+		return l.startFeed(ctx, media)
 	}
 	return nil
 }
@@ -128,12 +139,12 @@ func (l *Leg) swapSink(sink sessions.Sink, kinds string) error {
 }
 
 // startFeed and stopFeed are called with opening held.
-func (l *Leg) startFeed(ctx context.Context) error {
-	src, release, err := l.endpoint().OpenSource(ctx)
+func (l *Leg) startFeed(ctx context.Context, media []sessions.MediaState) error {
+	src, release, err := l.endpoint().OpenSource(ctx, media)
 	if err != nil {
 		return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
-	f := &feed{src: src, release: release, stop: make(chan struct{}), ended: make(chan struct{})}
+	f := &feed{src: src, media: media, release: release, stop: make(chan struct{}), ended: make(chan struct{})}
 	if src == nil {
 		close(f.ended)
 		l.setFeed(f)

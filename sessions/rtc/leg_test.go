@@ -196,7 +196,7 @@ func TestNoCommonCodecOpensNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := strings.NewReplacer("opus/48000/2", "speex/16000", "H264/90000", "H261/90000", "VP8/90000", "H263/90000", " 9 0 8", "", "G722/8000", "x/1", "PCMU/8000", "y/1", "PCMA/8000", "z/1").Replace(string(offer))
+	other := strings.NewReplacer("opus/48000/2", "speex/16000", "H264/90000", "H261/90000", "H265/90000", "H262/90000", "VP8/90000", "H263/90000", " 9 0 8", "", "G722/8000", "x/1", "PCMU/8000", "y/1", "PCMA/8000", "z/1").Replace(string(offer))
 	if _, err := b.leg.Answer(t.Context(), []byte(other)); !errors.Is(err, sessions.ErrNoCommonCodec) {
 		t.Fatalf("answered with %v", err)
 	}
@@ -204,7 +204,7 @@ func TestNoCommonCodecOpensNothing(t *testing.T) {
 
 func TestUnreadableClipIsOneSentence(t *testing.T) {
 	box := media.NewBox(media.SourceSpec{Clip: "/nowhere.mkv"}, media.SinkSpec{}, nil)
-	if _, _, err := box.OpenSource(context.Background()); err == nil || !strings.Contains(err.Error(), "make clips") {
+	if _, _, err := box.OpenSource(context.Background(), nil); err == nil || !strings.Contains(err.Error(), "make clips") {
 		t.Fatal(err)
 	}
 }

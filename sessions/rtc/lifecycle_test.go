@@ -29,7 +29,7 @@ type fakeEnd struct {
 
 func newFakeEnd() *fakeEnd { return &fakeEnd{done: make(chan struct{})} }
 
-func (f *fakeEnd) OpenSource(context.Context) (sessions.Source, func(), error) {
+func (f *fakeEnd) OpenSource(context.Context, []sessions.MediaState) (sessions.Source, func(), error) {
 	f.open.Add(1)
 	f.opened.Add(1)
 	return fakeSource{f}, func() { f.open.Add(-1) }, nil

@@ -178,8 +178,9 @@ func (l *Leg) choose(sections []section) (dirs []profiles.Direction, reject []bo
 			continue
 		}
 		seen[s.kind], reject[i] = true, false
-		dirs[i] = agree(l.wished(s.kind), s.direction)
-		usable = usable || agree(m.Direction, s.direction) != profiles.Inactive || s.direction == profiles.Inactive // held is usable too
+		can := m.Within(common) // what is passed through must be made in a common codec
+		dirs[i] = agree(l.wish.Of(s.kind, can), s.direction)
+		usable = usable || agree(can, s.direction) != profiles.Inactive || s.direction == profiles.Inactive // held is usable too
 		if l.tracks[s.kind] == nil {
 			if err := l.addTransceiver(s.kind, named(common)); err != nil {
 				return nil, nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
@@ -199,7 +200,11 @@ func (l *Leg) agreed(s section, d profiles.Direction) {
 	}
 	state := sessions.MediaState{Kind: s.kind, Direction: d}
 	if len(s.codecs) > 0 && d != profiles.Inactive {
+		state.Codecs = s.codecs
 		state.Codec = s.codecs[0].Name
+		if c, ok := l.want(s.kind).Choose(s.codecs); ok && d.Sends() {
+			state.Codec = c.Name
+		}
 	}
 	l.media[s.kind] = state
 	l.gate(s.kind)
@@ -232,7 +237,8 @@ func (l *Leg) SetAnswer(_ context.Context, answer []byte) error {
 	l.resolve(names)
 	for i, s := range sections {
 		if i == slices.Index(l.order, s.kind) {
-			l.agreed(s, agree(l.offered[s.kind], s.direction))
+			offered, can := l.offered[s.kind], l.want(s.kind).Within(s.codecs)
+			l.agreed(s, agree(profiles.Join(offered.Sends() && can.Sends(), offered.Receives() && can.Receives()), s.direction))
 		}
 	}
 	l.renew()

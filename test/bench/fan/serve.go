@@ -26,12 +26,7 @@ func serve(socket string) error {
 	if err != nil {
 		return err
 	}
-	p, err := profiles.ForClass("camera")
-	if err != nil {
-		return err
-	}
-	h264 := p.Capabilities.Video.Codecs[0]
-	pipe := profiles.Pipeline{Name: "stamps", Kind: profiles.SourcePipeline, Command: []string{self, "camera", "{{.VideoPort}}"}, Video: &h264}
+	pipe := profiles.Pipeline{Name: "stamps", Kind: profiles.SourcePipeline, Command: []string{self, "camera"}, Video: &profiles.Stream{Codecs: []string{"H264"}, Output: []string{"{{.Port}}"}}}
 	fac := rtc.New(rtc.Config{Endpoint: media.NewBox(media.SourceSpec{Pipeline: &pipe}, media.SinkSpec{}, slog.Default())})
 	l, err := net.Listen("unix", socket)
 	if err != nil {

@@ -56,7 +56,7 @@ type viewer struct {
 }
 
 // OpenSource implements sessions.Endpoint: a viewer sends nothing.
-func (v *viewer) OpenSource(context.Context) (sessions.Source, func(), error) {
+func (v *viewer) OpenSource(context.Context, []sessions.MediaState) (sessions.Source, func(), error) {
 	return nil, func() {}, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -52,21 +53,25 @@ type Agent struct {
 	profile profiles.Profile
 	since   time.Time
 
-	store   *devices.Store
-	key     *ecdsa.PrivateKey
-	self    devices.NodeID
-	roster  *trust.Log
-	mesh    *overlay.Mesh
-	listen  netip.AddrPort
-	dir     *devices.Directory
-	monitor *multicast.Monitor
-	mdns    *mdns.Engine
-	ssdp    *ssdp.Source
-	wsd     *wsd.Source
-	tracker *discovery.Tracker
-	media   *rtc.Factory
-	cameras cameras
-	sip     *sessions.Agent
+	store    *devices.Store
+	key      *ecdsa.PrivateKey
+	self     devices.NodeID
+	roster   *trust.Log
+	mesh     *overlay.Mesh
+	listen   netip.AddrPort
+	dir      *devices.Directory
+	monitor  *multicast.Monitor
+	mdns     *mdns.Engine
+	ssdp     *ssdp.Source
+	wsd      *wsd.Source
+	tracker  *discovery.Tracker
+	media    *rtc.Factory
+	box      *media.Box
+	encoders *media.Encoders
+	caps     atomic.Pointer[profiles.Capabilities] // of this device with its source
+	capable  chan struct{}                         // holds a signal when caps changed
+	cameras  cameras
+	sip      *sessions.Agent
 
 	mu      sync.Mutex
 	window  *pairing.Window // open here: a code shown, or an invitation
@@ -97,7 +102,7 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	a = &Agent{cfg: cfg, opt: opt, log: opt.Logger, since: time.Now(), subs: map[chan api.Event]struct{}{}, opened: make(chan struct{}, 1), pair: api.PairState{State: "closed"}}
+	a = &Agent{cfg: cfg, opt: opt, log: opt.Logger, since: time.Now(), subs: map[chan api.Event]struct{}{}, opened: make(chan struct{}, 1), capable: make(chan struct{}, 1), pair: api.PairState{State: "closed"}}
 	if a.profile, err = cfg.Profile(); err != nil {
 		return nil, err
 	}
@@ -140,23 +145,33 @@ func (a *Agent) openSessions() error {
 	if err := a.openCameras(); err != nil {
 		return err
 	}
-	source := media.SourceSpec{Clip: a.cfg.Source.Clip}
-	sink := media.SinkSpec{Record: a.cfg.Sink.Record}
 	var err error
+	if a.encoders, err = media.NewEncoders(a.profile.Encoders, a.cfg.EncoderResults()); err != nil {
+		return err
+	}
+	source := media.SourceSpec{Clip: a.cfg.Source.Clip, Encoders: a.encoders}
+	sink := media.SinkSpec{Record: a.cfg.Sink.Record}
 	if source.Pipeline, err = a.cfg.SourcePipeline(); err != nil {
 		return err
 	}
 	if sink.Pipeline, err = a.cfg.SinkPipeline(); err != nil {
 		return err
 	}
-	a.media = rtc.New(rtc.Config{Endpoint: media.NewBox(source, sink, a.log), Interfaces: a.cfg.Interfaces, Logger: a.log})
+	a.box = media.NewBox(source, sink, a.log)
+	caps, err := a.box.Makes(a.profile.Capabilities)
+	if err != nil {
+		a.log.Warn("what this device can send is not known", "err", err)
+	}
+	a.caps.Store(&caps)
+	a.profile.Behaviour = a.profile.Behaviour.With(source.Pipeline)
+	a.media = rtc.New(rtc.Config{Endpoint: a.box, Interfaces: a.cfg.Interfaces, Logger: a.log})
 	auto := a.profile.Behaviour.AutoAnswer
 	if a.cfg.AutoAnswer != "profile" {
 		auto = a.cfg.AutoAnswer == "yes"
 	}
 	a.sip, err = sessions.New(sessions.Config{
 		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media, Policy: a,
-		Behaviour: a.profile.Behaviour, Capability: a.profile.Capabilities, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
+		Behaviour: a.profile.Behaviour, Capability: caps, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
 		Examine: a.answerDoctor, Speaks: a.speaks,
 	})
 	return err
@@ -187,6 +202,7 @@ func (a *Agent) run(ctx context.Context) error {
 	start(a.keepCameras)
 	start(a.followAddresses)
 	start(a.reviewRoster)
+	start(a.tryEncoders)
 	calls, cctx := errgroup.WithContext(inner)
 	context.AfterFunc(bctx, stopInner)
 	calls.Go(func() error { return a.sip.Run(cctx) })

@@ -108,6 +108,7 @@ func (a *Agent) keepOwnRecord(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-a.capable:
 		case <-moved:
 		case <-again:
 		}
@@ -129,7 +130,7 @@ func (a *Agent) storedRecord() *devices.DeviceRecord {
 func (a *Agent) ownRecord() devices.DeviceRecord {
 	b := a.profile.Behaviour
 	return devices.DeviceRecord{
-		Capabilities: a.profile.Capabilities, Addrs: a.addresses(), Version: a.opt.Version,
+		Capabilities: *a.caps.Load(), Addrs: a.addresses(), Version: a.opt.Version,
 		Behaviour: devices.RecordBehaviour{Automata: b.Automata, Mobility: b.Mobility, Duplex: b.Duplex},
 	}
 }

@@ -118,7 +118,7 @@ func (a *Agent) callee(ctx context.Context, d devices.Device, to, by string) doc
 		to = d.Slug // a room's name would mean its speaker, too
 		a.speakerOf(d, &c)
 	}
-	c.Match, c.MatchErr = profiles.Match(a.profile.Capabilities, d.Capabilities)
+	c.Match, c.MatchErr = profiles.Match(*a.caps.Load(), d.Capabilities)
 	if c.NeverSeen || c.Here {
 		return c
 	}

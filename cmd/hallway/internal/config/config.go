@@ -89,6 +89,9 @@ func defaultData() string {
 // Socket is where the agent serves its API.
 func (c Config) Socket() string { return filepath.Join(c.Data, "hallway.sock") }
 
+// EncoderResults is where it is kept which encoders work on this machine.
+func (c Config) EncoderResults() string { return filepath.Join(c.Data, "encoders.json") }
+
 // Load reads the configuration. file may be empty: then ./hallway.yaml and
 // /etc/hallway/hallway.yaml are tried. env looks up the environment.
 func Load(file string, env func(string) (string, bool)) (Config, error) {
