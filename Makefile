@@ -3,6 +3,8 @@ SHELL := /bin/bash
 GO ?= go
 BUILD := build
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
+EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI := $(BUILD)/bin/golangci-lint
 GOLANGCI_VERSION := v2.15.0
 KEEP ?=
