@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -78,6 +79,7 @@ type node struct {
 	dir   string
 	host  *netlab.Host
 	args  []string
+	command  []string // what runs instead of the program under test: an emulator, another build, a shell that limits it
 	cmd   *exec.Cmd
 	done  chan struct{}
 	log   *bytes.Buffer
@@ -120,7 +122,11 @@ func lastLines(b *bytes.Buffer, n int) string {
 func (n *node) start(args ...string) *node {
 	n.t.Helper()
 	n.log = &bytes.Buffer{}
-	n.cmd = n.host.Command(context.Background(), binary, append(append([]string{}, n.args...), args...)...)
+	line := slices.Concat([]string{binary}, n.args, args)
+	if n.command != nil {
+		line = slices.Concat(n.command, n.args, args)
+	}
+	n.cmd = n.host.Command(context.Background(), line[0], line[1:]...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	n.began = time.Now()
 	if err := n.cmd.Start(); err != nil {
