@@ -74,16 +74,16 @@ func newLab(t testing.TB) *netlab.Lab {
 
 // node is one agent process on a host of its own.
 type node struct {
-	t     testing.TB
-	name  string
-	dir   string
-	host  *netlab.Host
-	args  []string
-	command  []string // what runs instead of the program under test: an emulator, another build, a shell that limits it
-	cmd   *exec.Cmd
-	done  chan struct{}
-	log   *bytes.Buffer
-	began time.Time
+	t       testing.TB
+	name    string
+	dir     string
+	host    *netlab.Host
+	args    []string
+	command []string // what runs instead of the program under test: an emulator, another build, a shell that limits it
+	cmd     *exec.Cmd
+	done    chan struct{}
+	log     *bytes.Buffer
+	began   time.Time
 }
 
 func newNode(t testing.TB, l *netlab.Lab, name, class, room string, args ...string) *node {
