@@ -3,6 +3,8 @@ SHELL := /bin/bash
 GO ?= go
 BUILD := build
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
+EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI := $(BUILD)/bin/golangci-lint
 GOLANGCI_VERSION := v2.15.0
 KEEP ?=
@@ -12,16 +14,16 @@ SIM_SEEDS ?= 10000
 HOSTILE ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo clips test unit e2e soak fuzz bench lint fmt cross deps clean
+.PHONY: help build demo clips test unit e2e soak fuzz bench lint fmt cross packages reproduce deps clean
 
 help: ## show this list
 	@printf 'Hallway: the screens, cameras and speakers of a home call each other by name.\n\n'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@printf '\n  KEEP=1 leaves the demo running; FUZZTIME=20s, SIM_SEEDS=300, HOSTILE=20s and SOAK=30s shorten the long runs.\n'
 
 build: ## build/hallway, as it ships
 	@mkdir -p $(BUILD)
-	$(GO) run ./firmware/cross -host $(BUILD)/hallway -version '$(VERSION)'
+	$(GO) run ./firmware/cross -host $(BUILD)/hallway -version '$(VERSION)' -commit '$(COMMIT)'
 
 demo: deps build ## a small home on this machine: it finds itself, two rooms talk, the recordings are checked
 	$(BUILD)/hallway demo --dir $(BUILD)/demo $(if $(KEEP),--keep)
@@ -51,6 +53,7 @@ lint: $(GOLANGCI) ## vet, golangci-lint and formatting
 	$(GO) vet ./...
 	$(GO) vet -tags hallwaytest ./...
 	$(GOLANGCI) run --timeout 10m
+	cd firmware/pack && $(GO) vet . && $(CURDIR)/$(GOLANGCI) run --timeout 10m --config ../../.golangci.yml
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run: make fmt'; exit 1; }
 
 $(GOLANGCI):
@@ -65,8 +68,14 @@ $(GOLANGCI):
 fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')
 
-cross: ## every firmware target, with the size budget
-	$(GO) run ./firmware/cross -out $(BUILD)/firmware -version '$(VERSION)'
+cross: ## every firmware target, with the size budget and checksums
+	$(GO) run ./firmware/cross -out $(BUILD)/firmware -version '$(VERSION)' -commit '$(COMMIT)'
+
+packages: cross ## deb, ipk, an OCI image and lists of what is inside, in build/packages
+	$(GO) -C firmware/pack run . -in $(CURDIR)/$(BUILD)/firmware -out $(CURDIR)/$(BUILD)/packages -version '$(VERSION)' -epoch '$(EPOCH)'
+
+reproduce: packages ## everything that ships built again, from nothing and in another folder: the same bytes
+	@scripts/reproduce '$(BUILD)' '$(VERSION)' '$(COMMIT)' '$(EPOCH)'
 
 deps: ## install what is missing (apt, as root or with sudo), or say what is
 	@scripts/deps

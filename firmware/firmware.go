@@ -1,6 +1,6 @@
 // Package firmware owns what we ship to which machine: the targets, how they are built
-// and how large they may be. It is pure; the program in firmware/cross builds.
-// Signed images and updates come later.
+// and how large they may be. It is pure: the program in firmware/cross builds, the one in
+// firmware/pack (a module of its own) makes packages. Signed images and updates come later.
 package firmware
 
 import "fmt"
@@ -25,6 +25,7 @@ func Targets() []Target {
 		{Name: "linux-arm64", GOOS: "linux", GOARCH: "arm64", Budget: 22 * MiB},
 		{Name: "linux-arm-6", GOOS: "linux", GOARCH: "arm", Env: []string{"GOARM=6"}, Budget: 22 * MiB},
 		{Name: "linux-arm-7", GOOS: "linux", GOARCH: "arm", Env: []string{"GOARM=7"}, Budget: 22 * MiB},
+		{Name: "linux-riscv64", GOOS: "linux", GOARCH: "riscv64", Budget: 22 * MiB},
 		{Name: "linux-mipsle", GOOS: "linux", GOARCH: "mipsle", Env: []string{"GOMIPS=softfloat"}, Budget: 25 * MiB},
 	}
 }
@@ -45,9 +46,20 @@ func notInlined() []string {
 // Package is what is built.
 const Package = "github.com/hallway-home/hallway/cmd/hallway"
 
+// Stamp is what a binary says of itself in `hallway version`.
+type Stamp struct {
+	Version string
+	Commit  string // of the source; empty if unknown
+}
+
+// BuildArgs are the arguments of `go build` for what ships, without a commit.
+func BuildArgs(version, out string) []string { return Stamp{Version: version}.BuildArgs(out) }
+
 // BuildArgs are the arguments of `go build` for what ships: no C, no paths, no symbols.
-func BuildArgs(version, out string) []string {
-	args := []string{"build", "-tags", tags, "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", out}
+// The commit comes by the linker and not by -buildvcs, so that an unpacked archive of the
+// source and a clone with other files beside it give the same bytes.
+func (s Stamp) BuildArgs(out string) []string {
+	args := []string{"build", "-tags", tags, "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + s.Version + " -X main.commit=" + s.Commit, "-o", out}
 	for _, p := range notInlined() {
 		args = append(args, "-gcflags="+p+"=-l")
 	}
@@ -58,6 +70,9 @@ func BuildArgs(version, out string) []string {
 func (t Target) BuildEnv() []string {
 	return append([]string{"CGO_ENABLED=0", "GOOS=" + t.GOOS, "GOARCH=" + t.GOARCH}, t.Env...)
 }
+
+// File is the name of the target's binary among the others.
+func (t Target) File() string { return "hallway-" + t.Name }
 
 // Check says whether a binary keeps its budget.
 func (t Target) Check(size int64) error {

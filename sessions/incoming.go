@@ -92,6 +92,9 @@ func (a *Agent) refuse(req *sip.Request, tx *sip.ServerTx, err error) {
 		return
 	}
 	code, phrase := statusOf(err)
+	if code == sip.StatusInternalServerError {
+		a.log.Warn("a request could not be served", "method", req.Method, "err", err)
+	}
 	res := sip.NewResponseFromRequest(req, code, phrase, nil)
 	decorate(res, req)
 	switch code {

@@ -52,7 +52,7 @@ func TestSessionThatNobodyRefreshesEnds(t *testing.T) {
 	if got := panel.is(StateEnded); got.Code != 408 || !strings.Contains(got.Reason, "Tv did not confirm") {
 		t.Errorf("%+v", got)
 	}
-	if got := tv.is(StateEnded); got.Code != 200 {
+	if got := tv.is(StateEnded); got.Code != 408 || !strings.Contains(got.Reason, "did not confirm") {
 		t.Errorf("the other side sees %+v", got)
 	}
 }

@@ -67,6 +67,8 @@ func words(code int, name string) string {
 		return fmt.Sprintf("%s and this device share no way to send sound or picture (no common codec).", name)
 	case statusDecline:
 		return fmt.Sprintf("%s declined the call.", name)
+	case sip.StatusInternalServerError:
+		return fmt.Sprintf("%s could not take the call for a reason of its own; its log says which.", name)
 	case sip.StatusServiceUnavailable:
 		return fmt.Sprintf("%s cannot be reached now. Check that it is on and connected; `hallway doctor` helps.", name)
 	}

@@ -8,7 +8,9 @@ import (
 	"github.com/hallway-home/hallway/cmd/hallway/internal/cli"
 )
 
-// version is set by the build (-ldflags -X).
-var version = "dev"
+// version and commit are set by the build (-ldflags -X).
+var version, commit = "dev", ""
 
-func main() { os.Exit(cli.Main(os.Args[1:], version, os.Stdout, os.Stderr)) }
+func main() {
+	os.Exit(cli.Main(os.Args[1:], cli.Build{Version: version, Commit: commit}, os.Stdout, os.Stderr))
+}

@@ -2,9 +2,11 @@ package rtc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/pion/webrtc/v4"
 
@@ -138,11 +140,11 @@ func (l *Leg) Answer(ctx context.Context, offer []byte) ([]byte, error) {
 	clean, names := sift(setDirections(string(offer), sendRecv(len(sections))))
 	err = l.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: clean})
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", sessions.ErrNoCommonCodec, err)
+		return nil, unusable(err)
 	}
 	answer, err := l.pc.CreateAnswer(nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", sessions.ErrNoCommonCodec, err)
+		return nil, unusable(err)
 	}
 	out, err := l.local(ctx, answer, dirs)
 	if err != nil {
@@ -163,6 +165,15 @@ func (l *Leg) Answer(ctx context.Context, offer []byte) ([]byte, error) {
 	}
 	l.renew()
 	return []byte(out), nil
+}
+
+// unusable says whose fault it is that an offer cannot be answered: theirs, unless this
+// device is out of file descriptors.
+func unusable(err error) error {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
+	}
+	return fmt.Errorf("%w: %w", sessions.ErrNoCommonCodec, err)
 }
 
 // choose decides on each offered section: which way media goes, and which is rejected

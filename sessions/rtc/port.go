@@ -2,10 +2,12 @@ package rtc
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
@@ -68,7 +70,10 @@ func (p *port) GetListenAddresses() []net.Addr {
 		return nil
 	}
 	var out []net.Addr
-	now := p.addresses()
+	now, err := p.addresses()
+	if err != nil { // no descriptor is left to ask with: a running call keeps its sockets
+		now = slices.Collect(maps.Keys(p.muxes))
+	}
 	for a, m := range p.muxes {
 		if !slices.Contains(now, a) { // another address came in its place
 			_ = m.Close()
@@ -184,10 +189,10 @@ func (p *port) linkLocal() []netip.AddrPort {
 }
 
 // addresses of the interfaces that may carry media; loopback is used only when named.
-func (p *port) addresses() []netip.Addr {
+func (p *port) addresses() ([]netip.Addr, error) {
 	all, err := net.Interfaces()
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var out []netip.Addr
 	for _, i := range all {
@@ -196,8 +201,11 @@ func (p *port) addresses() []netip.Addr {
 			continue
 		}
 		addrs, err := i.Addrs()
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			return nil, err
+		}
 		if err != nil {
-			continue
+			continue // it went meanwhile
 		}
 		for _, x := range addrs {
 			n, err := netip.ParsePrefix(x.String())
@@ -211,5 +219,5 @@ func (p *port) addresses() []netip.Addr {
 			out = append(out, a)
 		}
 	}
-	return out
+	return out, nil
 }

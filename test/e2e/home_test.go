@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -73,15 +74,16 @@ func newLab(t testing.TB) *netlab.Lab {
 
 // node is one agent process on a host of its own.
 type node struct {
-	t     testing.TB
-	name  string
-	dir   string
-	host  *netlab.Host
-	args  []string
-	cmd   *exec.Cmd
-	done  chan struct{}
-	log   *bytes.Buffer
-	began time.Time
+	t       testing.TB
+	name    string
+	dir     string
+	host    *netlab.Host
+	args    []string
+	command []string // what runs instead of the program under test: an emulator, another build, a shell that limits it
+	cmd     *exec.Cmd
+	done    chan struct{}
+	log     *bytes.Buffer
+	began   time.Time
 }
 
 func newNode(t testing.TB, l *netlab.Lab, name, class, room string, args ...string) *node {
@@ -120,7 +122,11 @@ func lastLines(b *bytes.Buffer, n int) string {
 func (n *node) start(args ...string) *node {
 	n.t.Helper()
 	n.log = &bytes.Buffer{}
-	n.cmd = n.host.Command(context.Background(), binary, append(append([]string{}, n.args...), args...)...)
+	line := slices.Concat([]string{binary}, n.args, args)
+	if n.command != nil {
+		line = slices.Concat(n.command, n.args, args)
+	}
+	n.cmd = n.host.Command(context.Background(), line[0], line[1:]...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	n.began = time.Now()
 	if err := n.cmd.Start(); err != nil {

@@ -26,6 +26,10 @@ func serve(socket string) error {
 	if err != nil {
 		return err
 	}
+	p, err := profiles.ForClass("camera")
+	if err != nil {
+		return err
+	}
 	pipe := profiles.Pipeline{Name: "stamps", Kind: profiles.SourcePipeline, Command: []string{self, "camera"}, Video: &profiles.Stream{Codecs: []string{"H264"}, Output: []string{"{{.Port}}"}}}
 	fac := rtc.New(rtc.Config{Endpoint: media.NewBox(media.SourceSpec{Pipeline: &pipe}, media.SinkSpec{}, slog.Default())})
 	l, err := net.Listen("unix", socket)

@@ -91,6 +91,9 @@ func Run(ctx context.Context, cfg config.Config, opt Options) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	if limit := memoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
 	a, err := open(cfg, opt)
 	if err != nil {
 		return err

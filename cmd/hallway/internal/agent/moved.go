@@ -18,7 +18,7 @@ func (a *Agent) followAddresses(ctx context.Context) error {
 		case <-changed:
 		}
 		now := a.hostAddrs()
-		if slices.Equal(before, now) {
+		if now == nil || slices.Equal(before, now) { // nil: no descriptor is left to ask with
 			continue
 		}
 		a.log.Info("the addresses of this device changed", "addrs", now)

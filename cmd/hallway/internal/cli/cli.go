@@ -47,7 +47,7 @@ func (e exitError) Error() string { return e.err.Error() }
 // app is one invocation.
 type app struct {
 	out, err io.Writer
-	version  string
+	build    Build
 	json     bool
 	config   string
 	data     string
@@ -57,10 +57,10 @@ type app struct {
 }
 
 // Main runs the command line and returns the exit code.
-func Main(args []string, version string, stdout, stderr io.Writer) int {
+func Main(args []string, build Build, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a := &app{out: stdout, err: stderr, version: version}
+	a := &app{out: stdout, err: stderr, build: build}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(stdout)

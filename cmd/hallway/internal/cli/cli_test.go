@@ -18,7 +18,7 @@ import (
 func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = Main(append(args, "--data", t.TempDir()), "test", &out, &errs)
+	code = Main(append(args, "--data", t.TempDir()), Build{Version: "test", Commit: "0123abc"}, &out, &errs)
 	return out.String(), errs.String(), code
 }
 

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"runtime"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -227,18 +225,4 @@ func fileOr(c config.Config) string {
 		return "no file; defaults, environment and flags"
 	}
 	return c.File
-}
-
-func (a *app) versionCmd() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Say which version this is", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
-		v := map[string]string{"version": a.version, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH}
-		if b, ok := debug.ReadBuildInfo(); ok {
-			for _, s := range b.Settings {
-				if s.Key == "vcs.revision" {
-					v["commit"] = s.Value
-				}
-			}
-		}
-		return a.show(v, func() { a.say("hallway %s (%s %s/%s)", a.version, v["go"], v["os"], v["arch"]) })
-	}}
 }

@@ -71,7 +71,7 @@ func (a *app) upCmd() *cobra.Command {
 		}
 		sip.SetDefaultLogger(slog.New(slog.DiscardHandler)) // the library also writes past the logger it is given
 		return agent.Run(cmd.Context(), c, agent.Options{
-			Logger: logger(a, c.Log), Version: a.version, JoinToken: token,
+			Logger: logger(a, c.Log), Version: a.build.Version, JoinToken: token,
 			Ready: func(socket string) {
 				_, _ = fmt.Fprintf(a.err, "hallway: ready; commands reach this agent at %s\n", socket)
 			},
