@@ -81,7 +81,10 @@ func (c *cache) put(x entry, now time.Time) bool {
 	}
 	life := time.Duration(min(h.Ttl, maxTTL)) * time.Second
 	x.at, x.expires = now, now.Add(life)
-	x.spread = rand.N(life/50 + 1) //nolint:gosec // spreads load, no secret
+	x.spread = rand.N(life/100 + 1) //nolint:gosec // spreads load, no secret
+	if _, isAddr := rrAddr(x.rr); isAddr {
+		x.spread += life / 100 // a service asked for before brings its addresses along
+	}
 	if old != nil {
 		x.src = old.src // counted for who said it first
 		*old = x

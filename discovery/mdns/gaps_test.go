@@ -150,6 +150,30 @@ func TestRefreshTimes(t *testing.T) {
 	})
 }
 
+// One question keeps a service and its host fresh: the answer brings the addresses along.
+func TestRefreshAsksForTheServiceOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, a, b := pair(t)
+		a.Announce(tv("TV", "hw-1"))
+		b.Browse("_hallway._tcp")
+		pause(10 * time.Second)
+		since := time.Now()
+		pause(20 * time.Minute)
+		asked := map[uint16]int{}
+		for _, s := range onceEach(questions(l.by("b", since))) {
+			for _, q := range s.msg.Question {
+				asked[q.Qtype]++
+			}
+		}
+		if asked[dns.TypeA]+asked[dns.TypeAAAA] > 0 || asked[dns.TypeSRV] < 11 || asked[dns.TypeSRV] > 13 {
+			t.Errorf("questions in 20 minutes, by type: %v", asked)
+		}
+		if got := b.reports(); len(got) != 1 || len(b.visible()) != 1 {
+			t.Errorf("reports: %+v", got)
+		}
+	})
+}
+
 // RFC 6762 section 7.2, as the asker: what is known does not fit one packet.
 func TestManyKnownAnswersTakeSeveralPackets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
