@@ -20,6 +20,9 @@ const (
 	// maxQueued bounds the bytes that wait for a slow peer: two exchanges and what is
 	// pushed meanwhile. A full queue ends the flow, which the re-dial repairs by a digest.
 	maxQueued = 1 << 20
+	// maxWaiting bounds the bytes that wait to be taken from a peer, while the disk stalls or
+	// the peer is made to wait: then TCP slows it down.
+	maxWaiting = 1 << 20
 	// maxWrite is how much of the queue one write takes.
 	maxWrite = 64 << 10
 	// writeTimeout bounds a write to a peer that no longer reads.
@@ -47,8 +50,9 @@ type flow struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	limits   *limits      // of the peer, whatever flow it uses
-	fines    int          // owned by the reader
+	limits   *limits // of the peer, whatever flow it uses
+	in       inbox
+	fines    int          // for the frame being taken
 	compared bool         // rosters are equal as far as the peer tells; guarded by Mesh.mu
 	heads    []trust.Hash // of the peer's roster, as it said last; guarded by Mesh.mu
 	served   atomic.Bool  // SIP only: handed to the SIP library
@@ -87,7 +91,7 @@ func newFlow(ctx context.Context, key flowKey, conn *tls.Conn, dialed bool) *flo
 	now := time.Now()
 	f := &flow{
 		key: key, conn: conn, addr: addrOf(conn.RemoteAddr()), local: addrOf(conn.LocalAddr()).Addr().WithZone(""), dialed: dialed,
-		since: now, heard: now, out: outbox{ready: make(chan struct{}, 1)}, limits: newLimits(),
+		since: now, heard: now, out: outbox{ready: make(chan struct{}, 1)}, limits: newLimits(), in: inbox{room: newWake()},
 	}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	return f
@@ -241,37 +245,10 @@ func (m *Mesh) serve(f *flow) error {
 	for err == nil {
 		err = m.readOne(f)
 	}
+	f.in.end()
 	f.cancel()
 	<-written
 	return err
-}
-
-// readOne takes one frame, and waits when the peer sends or costs too much: TCP then
-// slows it down.
-func (m *Mesh) readOne(f *flow) error {
-	fr, n, err := readFrame(f.conn)
-	if err != nil {
-		return err
-	}
-	f.mu.Lock()
-	f.heard = time.Now()
-	f.mu.Unlock()
-	f.fines = 0
-	if err := m.handle(f, fr); err != nil {
-		return err
-	}
-	wait := f.limits.spend(n + f.fines)
-	if wait == 0 {
-		return nil
-	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-f.ctx.Done():
-		return context.Cause(f.ctx)
-	case <-t.C:
-		return nil
-	}
 }
 
 // decision about a connection that a peer opens while another may exist.
@@ -321,6 +298,7 @@ func (m *Mesh) adopt(f *flow) bool {
 		m.liveChanged()
 	}
 	m.mu.Unlock()
+	m.turned()
 	m.log.Debug("flow up", "peer", f.key.peer, "alpn", f.key.alpn, "dialed", f.dialed)
 	if old != nil {
 		m.end(old)
@@ -348,6 +326,7 @@ func (m *Mesh) drop(f *flow, why error) {
 		}
 	}
 	m.mu.Unlock()
+	m.turned()
 	m.end(f)
 	if sip != nil {
 		m.drop(sip, why)

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,7 +38,8 @@ type node struct {
 	addr netip.AddrPort
 	stop func()
 
-	manual bool // the test accepts SIP flows itself
+	manual bool       // the test accepts SIP flows itself
+	card   sync.Mutex // while it is locked the disk writes nothing
 }
 
 // drain reads SIP flows as the SIP library would.
@@ -93,7 +95,12 @@ func newNode(t testing.TB, name string) *node {
 
 func (x *node) open() {
 	x.t.Helper()
-	store, err := devices.OpenStore(x.dir, devices.StoreOptions{})
+	store, err := devices.OpenStore(x.dir, devices.StoreOptions{Hook: func(point string) {
+		if strings.HasSuffix(point, ".before") {
+			x.card.Lock()
+			defer x.card.Unlock()
+		}
+	}})
 	if err != nil {
 		x.t.Fatal(err)
 	}
