@@ -6,12 +6,6 @@ import (
 	"time"
 )
 
-// received is a frame with its size on the wire, in bytes.
-type received struct {
-	frame
-	size int
-}
-
 // inbox is what a peer sent that was not taken yet. The reader of a flow answers pings
 // itself and leaves all else here, since that may wait for the disk: a card may stall for
 // longer than a peer may be silent.
@@ -19,28 +13,31 @@ type inbox struct {
 	room wake // something was taken
 
 	mu     sync.Mutex
-	list   []received
+	list   []rawFrame
 	bytes  int
 	taking bool // a goroutine is at it
 	ended  bool
 }
 
+// cost is what a waiting frame takes in memory, about.
+func (r rawFrame) cost() int { return 64 + len(r.body) }
+
 // put reports false when the peer must wait, and whether somebody is to start taking.
-func (in *inbox) put(r received) (ok, start bool) {
+func (in *inbox) put(r rawFrame) (ok, start bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.bytes > 0 && in.bytes+r.size > maxWaiting {
+	if in.bytes > 0 && in.bytes+r.cost() > maxWaiting {
 		return false, false
 	}
 	in.list = append(in.list, r)
-	in.bytes += r.size
+	in.bytes += r.cost()
 	start = !in.taking
 	in.taking = true
 	return true, start
 }
 
 // take gives the next frame; without one whoever takes must end.
-func (in *inbox) take() (r received, ok bool) {
+func (in *inbox) take() (r rawFrame, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if len(in.list) == 0 || in.ended {
@@ -48,7 +45,7 @@ func (in *inbox) take() (r received, ok bool) {
 		return r, false
 	}
 	r, in.list = in.list[0], in.list[1:]
-	in.bytes -= r.size
+	in.bytes -= r.cost()
 	in.room.look()
 	return r, true
 }
@@ -62,19 +59,23 @@ func (in *inbox) end() {
 
 // readOne reads one frame. A ping is answered at once, whatever else waits.
 func (m *Mesh) readOne(f *flow) error {
-	fr, n, err := readFrame(f.conn)
+	raw, err := readFrame(f.conn)
 	if err != nil {
 		return err
 	}
 	f.mu.Lock()
 	f.heard = time.Now()
 	f.mu.Unlock()
-	if fr.Kind == framePing {
+	if raw.kind == framePing {
+		fr, err := raw.decode()
+		if err != nil {
+			return err
+		}
 		m.takePing(f, fr)
-		return f.pause(f.limits.spend(n))
+		return f.pause(f.limits.spend(raw.size()))
 	}
 	for {
-		ok, start := f.in.put(received{fr, n})
+		ok, start := f.in.put(raw)
 		if start && !m.spawn(func() { m.takeAll(f) }) {
 			return context.Canceled
 		}
@@ -97,9 +98,15 @@ func (m *Mesh) takeAll(f *flow) {
 		if !ok {
 			return
 		}
+		fr, err := r.decode()
+		if err != nil {
+			f.in.end()
+			f.cancel()
+			continue
+		}
 		f.fines = 0
-		m.handle(f, r.frame)
-		if f.pause(f.limits.spend(r.size+f.fines)) != nil {
+		m.handle(f, fr)
+		if f.pause(f.limits.spend(r.size()+f.fines)) != nil {
 			f.in.end()
 		}
 	}
