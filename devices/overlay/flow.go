@@ -25,7 +25,7 @@ const (
 	maxWaiting = 1 << 20
 	// maxWrite is how much of the queue one write takes.
 	maxWrite = 64 << 10
-	// writeTimeout bounds a write to a peer that no longer reads.
+	// writeTimeout bounds a write to a peer that no longer reads (within watchEvery).
 	writeTimeout = 3 * time.Second
 	// youngFlow: within this time a second dial of the same peer is the same collision.
 	youngFlow = 5 * time.Second
@@ -60,6 +60,7 @@ type flow struct {
 	mu    sync.Mutex
 	heard time.Time
 	said  time.Time // when something was last queued for the peer
+	write time.Time // when the write under way began
 }
 
 // limits bound what one peer may cost. They outlive its flows.
@@ -209,6 +210,26 @@ func (f *flow) sendState(list []records.State, reply bool) {
 	}
 }
 
+func (f *flow) setWriting(since time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.write = since
+}
+
+// lost says why a flow is of no use any more, or nil. It is asked every watchEvery: a
+// deadline for each write would wake the node once for each of them.
+func (f *flow) lost(now time.Time) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case now.Sub(f.heard) > silentAfter:
+		return errSilent
+	case !f.write.IsZero() && now.Sub(f.write) > writeTimeout:
+		return errDeaf
+	}
+	return nil
+}
+
 func (f *flow) writeLoop() error {
 	for {
 		b := f.out.take()
@@ -220,12 +241,11 @@ func (f *flow) writeLoop() error {
 			}
 			continue
 		}
-		if err := f.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-			return err
-		}
+		f.setWriting(time.Now())
 		if _, err := f.conn.Write(b); err != nil {
 			return err
 		}
+		f.setWriting(time.Time{})
 	}
 }
 
@@ -274,7 +294,10 @@ func collide(self, peer devices.NodeID, dialing bool, old *flow, now time.Time) 
 	return verdictAccept
 }
 
-var errReplaced = errors.New("replaced by a newer connection")
+var (
+	errSilent = errors.New("nothing heard for 3 seconds")
+	errDeaf   = errors.New("nothing read for 3 seconds")
+)
 
 // adopt puts a flow into the table, in place of an older one. It reports false when
 // the mesh has ended or the peer was removed meanwhile.

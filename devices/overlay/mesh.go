@@ -258,8 +258,8 @@ func (m *Mesh) tick() {
 		case now := <-watch.C:
 			m.stayedAwake(true)
 			for _, f := range m.overlayFlows() {
-				if now.Sub(f.lastHeard()) > silentAfter {
-					m.drop(f, errors.New("nothing heard for 3 seconds"))
+				if err := f.lost(now); err != nil {
+					m.drop(f, err)
 				}
 			}
 		case <-digest.C:

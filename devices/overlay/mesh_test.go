@@ -369,7 +369,7 @@ func TestSimultaneousDialsLeaveOneFlow(t *testing.T) {
 		n[1].knows(n[0])
 		eventually(t, 9*time.Second, "they meet", func() bool { return n[0].reaches(n[1]) && n[1].reaches(n[0]) })
 		for _, f := range n[0].allFlows() {
-			n[0].drop(f, errReplaced)
+			n[0].drop(f, errSilent)
 		}
 		eventually(t, time.Second, "both lose it", func() bool { return true })
 	}
@@ -513,7 +513,7 @@ func TestSeveralAddressesMakeOneFlow(t *testing.T) {
 		t.Error("the first flow was replaced by another dial of the same peer")
 	}
 	// From a mute host's address the lower cannot be dialling the higher: who comes is let in.
-	low.drop(f, errReplaced)
+	low.drop(f, errSilent)
 	low.mu.Lock()
 	low.peers[high.id].best, low.peers[high.id].own = netip.AddrPort{}, nil
 	low.peers[high.id].hints = []netip.AddrPort{unmap(hole.Addr().(*net.TCPAddr).AddrPort())}
