@@ -52,6 +52,7 @@ type flow struct {
 
 	limits   *limits // of the peer, whatever flow it uses
 	in       inbox
+	writing  sync.Mutex   // held by who writes to conn
 	fines    int          // for the frame being taken
 	compared bool         // rosters are equal as far as the peer tells; guarded by Mesh.mu
 	heads    []trust.Hash // of the peer's roster, as it said last; guarded by Mesh.mu
@@ -60,7 +61,7 @@ type flow struct {
 	mu    sync.Mutex
 	heard time.Time
 	said  time.Time // when something was last queued for the peer
-	write time.Time // when the write under way began
+	wrote time.Time // when the write under way began
 }
 
 // limits bound what one peer may cost. They outlive its flows.
@@ -210,10 +211,32 @@ func (f *flow) sendState(list []records.State, reply bool) {
 	}
 }
 
-func (f *flow) setWriting(since time.Time) {
+// write is called with writing held.
+func (f *flow) write(b []byte) error {
+	f.setWrote(time.Now())
+	_, err := f.conn.Write(b)
+	f.setWrote(time.Time{})
+	return err
+}
+
+func (f *flow) setWrote(since time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.write = since
+	f.wrote = since
+}
+
+// answerPing is called by the reader. It writes by itself, since the writer sleeps as a
+// rule and to wake it costs more than the ping does; the peer is not behind, for nothing was
+// said to it lately.
+func (f *flow) answerPing() error {
+	if !f.writing.TryLock() {
+		return nil // what is being written answers as well
+	}
+	defer f.writing.Unlock()
+	f.mu.Lock()
+	f.said = time.Now()
+	f.mu.Unlock()
+	return f.write(barePing)
 }
 
 // lost says why a flow is of no use any more, or nil. It is asked every watchEvery: a
@@ -224,7 +247,7 @@ func (f *flow) lost(now time.Time) error {
 	switch {
 	case now.Sub(f.heard) > silentAfter:
 		return errSilent
-	case !f.write.IsZero() && now.Sub(f.write) > writeTimeout:
+	case !f.wrote.IsZero() && now.Sub(f.wrote) > writeTimeout:
 		return errDeaf
 	}
 	return nil
@@ -241,11 +264,12 @@ func (f *flow) writeLoop() error {
 			}
 			continue
 		}
-		f.setWriting(time.Now())
-		if _, err := f.conn.Write(b); err != nil {
+		f.writing.Lock()
+		err := f.write(b)
+		f.writing.Unlock()
+		if err != nil {
 			return err
 		}
-		f.setWriting(time.Time{})
 	}
 }
 

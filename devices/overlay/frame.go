@@ -66,6 +66,9 @@ type blobChunk struct {
 
 var errFrame = errors.New("the peer sent a frame that is malformed or too large")
 
+// barePing is the frame of a ping without a clock.
+var barePing = []byte{0, 0, 0, 1, byte(framePing)}
+
 // encodeFrame gives length (4 bytes, big endian, of what follows), kind, CBOR. A ping
 // without a clock has no CBOR.
 func encodeFrame(f frame) ([]byte, error) {

@@ -71,7 +71,9 @@ func (m *Mesh) readOne(f *flow) error {
 		if err != nil {
 			return err
 		}
-		m.takePing(f, fr)
+		if err := m.takePing(f, fr); err != nil {
+			return err
+		}
 		return f.pause(f.limits.spend(raw.size()))
 	}
 	for {

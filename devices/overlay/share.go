@@ -33,13 +33,14 @@ func (m *Mesh) digest() frame {
 }
 
 // takePing takes the sign of life of a peer and answers it, unless something was just said.
-func (m *Mesh) takePing(f *flow, fr frame) {
+func (m *Mesh) takePing(f *flow, fr frame) error {
 	if fr.Clock != 0 {
 		m.clock.hear(f.key.peer, fr.Clock)
 	}
 	if f.quietFor() > answerRest {
-		f.send(frame{Kind: framePing})
+		return f.answerPing()
 	}
+	return nil
 }
 
 // handle takes one frame from a peer. It may wait for the disk.
