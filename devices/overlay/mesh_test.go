@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -480,14 +478,6 @@ func newProxy(t *testing.T, to netip.AddrPort) *proxy {
 		}
 	})
 	return &proxy{ln.Addr().(*net.TCPAddr).AddrPort(), func() { close(paused) }}
-}
-
-func strangerKey(t testing.TB) *ecdsa.PrivateKey {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
 }
 
 // A peer known by several addresses, of which one leads nowhere and two lead to it, gets
