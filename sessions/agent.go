@@ -53,6 +53,7 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.SessionExpires <= 0 {
 		cfg.SessionExpires = defaultExpires
 	}
+	smallBuffers()
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger, gate: newGate(),
 		calls: map[string]*Call{}, dialogs: map[dialogKey]*Call{}, watch: map[chan CallInfo]struct{}{}, rate: map[devices.NodeID]*bucket{},
@@ -74,6 +75,10 @@ func New(cfg Config) (*Agent, error) {
 func (a *Agent) SetCapability(c profiles.Capabilities) { a.caps.Store(&c) }
 
 func (a *Agent) capability() profiles.Capabilities { return *a.caps.Load() }
+
+// smallBuffers: the library keeps one buffer for each connection for good, by itself of
+// 32 KiB: 2 MiB in a home of 64. A stream is read in as many pieces as it takes.
+var smallBuffers = sync.OnceFunc(func() { sip.TransportBufferReadSize = 4096 })
 
 var errNoDial = errors.New("there is no connection to that device")
 

@@ -116,7 +116,7 @@ func FuzzBlobChunk(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 2, 9, 0xa0})
 	b := newFetches()
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		fr, _, err := readFrame(bytes.NewReader(raw))
+		fr, _, err := readDecoded(bytes.NewReader(raw))
 		if err != nil || fr.Kind != frameChunk {
 			return
 		}

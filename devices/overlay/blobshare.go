@@ -30,7 +30,7 @@ const (
 	pieceCost = 8
 )
 
-// ErrNoBlob: nobody has it who could be asked.
+// ErrNoBlob says that nobody has it who could be asked.
 var ErrNoBlob = errors.New("no device that can be reached has this blob")
 
 // fetches is what this node asks others for.

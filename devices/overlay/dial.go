@@ -170,7 +170,7 @@ func (m *Mesh) connect(ctx context.Context, id devices.NodeID, alpn string, addr
 	return nil
 }
 
-// take makes a dialled connection the flow with its peer and serves it, or ends it.
+// take makes a connection the flow with its peer and serves it, or ends it.
 func (m *Mesh) take(f *flow) bool {
 	if !m.adopt(f) {
 		m.end(f)

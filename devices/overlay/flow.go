@@ -20,9 +20,12 @@ const (
 	// maxQueued bounds the bytes that wait for a slow peer: two exchanges and what is
 	// pushed meanwhile. A full queue ends the flow, which the re-dial repairs by a digest.
 	maxQueued = 1 << 20
+	// maxWaiting bounds the bytes that wait to be taken from a peer, while the disk stalls or
+	// the peer is made to wait: then TCP slows it down.
+	maxWaiting = 1 << 20
 	// maxWrite is how much of the queue one write takes.
 	maxWrite = 64 << 10
-	// writeTimeout bounds a write to a peer that no longer reads.
+	// writeTimeout bounds a write to a peer that no longer reads (within watchEvery).
 	writeTimeout = 3 * time.Second
 	// youngFlow: within this time a second dial of the same peer is the same collision.
 	youngFlow = 5 * time.Second
@@ -47,8 +50,10 @@ type flow struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	limits   *limits      // of the peer, whatever flow it uses
-	fines    int          // owned by the reader
+	limits   *limits // of the peer, whatever flow it uses
+	in       inbox
+	writing  sync.Mutex   // held by who writes to conn
+	fines    int          // for the frame being taken
 	compared bool         // rosters are equal as far as the peer tells; guarded by Mesh.mu
 	heads    []trust.Hash // of the peer's roster, as it said last; guarded by Mesh.mu
 	served   atomic.Bool  // SIP only: handed to the SIP library
@@ -56,6 +61,7 @@ type flow struct {
 	mu    sync.Mutex
 	heard time.Time
 	said  time.Time // when something was last queued for the peer
+	wrote time.Time // when the write under way began
 }
 
 // limits bound what one peer may cost. They outlive its flows.
@@ -87,7 +93,7 @@ func newFlow(ctx context.Context, key flowKey, conn *tls.Conn, dialed bool) *flo
 	now := time.Now()
 	f := &flow{
 		key: key, conn: conn, addr: addrOf(conn.RemoteAddr()), local: addrOf(conn.LocalAddr()).Addr().WithZone(""), dialed: dialed,
-		since: now, heard: now, out: outbox{ready: make(chan struct{}, 1)}, limits: newLimits(),
+		since: now, heard: now, out: outbox{ready: make(chan struct{}, 1)}, limits: newLimits(), in: inbox{room: newWake()},
 	}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	return f
@@ -205,6 +211,48 @@ func (f *flow) sendState(list []records.State, reply bool) {
 	}
 }
 
+// write is called with writing held.
+func (f *flow) write(b []byte) error {
+	f.setWrote(time.Now())
+	_, err := f.conn.Write(b)
+	f.setWrote(time.Time{})
+	return err
+}
+
+func (f *flow) setWrote(since time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wrote = since
+}
+
+// answerPing is called by the reader. It writes by itself, since the writer sleeps as a
+// rule and to wake it costs more than the ping does; the peer is not behind, for nothing was
+// said to it lately.
+func (f *flow) answerPing() error {
+	if !f.writing.TryLock() {
+		return nil // what is being written answers as well
+	}
+	defer f.writing.Unlock()
+	f.mu.Lock()
+	f.said = time.Now()
+	f.mu.Unlock()
+	return f.write(barePing)
+}
+
+// lost says why a flow is of no use any more, or nil. It is asked every watchEvery: a
+// deadline for each write would wake the node once for each of them.
+func (f *flow) lost(now time.Time) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case now.Sub(f.heard) > silentAfter:
+		return errSilent
+	case !f.wrote.IsZero() && now.Sub(f.wrote) > writeTimeout:
+		return errDeaf
+	}
+	return nil
+}
+
 func (f *flow) writeLoop() error {
 	for {
 		b := f.out.take()
@@ -216,10 +264,10 @@ func (f *flow) writeLoop() error {
 			}
 			continue
 		}
-		if err := f.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-			return err
-		}
-		if _, err := f.conn.Write(b); err != nil {
+		f.writing.Lock()
+		err := f.write(b)
+		f.writing.Unlock()
+		if err != nil {
 			return err
 		}
 	}
@@ -241,37 +289,10 @@ func (m *Mesh) serve(f *flow) error {
 	for err == nil {
 		err = m.readOne(f)
 	}
+	f.in.end()
 	f.cancel()
 	<-written
 	return err
-}
-
-// readOne takes one frame, and waits when the peer sends or costs too much: TCP then
-// slows it down.
-func (m *Mesh) readOne(f *flow) error {
-	fr, n, err := readFrame(f.conn)
-	if err != nil {
-		return err
-	}
-	f.mu.Lock()
-	f.heard = time.Now()
-	f.mu.Unlock()
-	f.fines = 0
-	if err := m.handle(f, fr); err != nil {
-		return err
-	}
-	wait := f.limits.spend(n + f.fines)
-	if wait == 0 {
-		return nil
-	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-f.ctx.Done():
-		return context.Cause(f.ctx)
-	case <-t.C:
-		return nil
-	}
 }
 
 // decision about a connection that a peer opens while another may exist.
@@ -297,7 +318,10 @@ func collide(self, peer devices.NodeID, dialing bool, old *flow, now time.Time) 
 	return verdictAccept
 }
 
-var errReplaced = errors.New("replaced by a newer connection")
+var (
+	errSilent = errors.New("nothing heard for 3 seconds")
+	errDeaf   = errors.New("nothing read for 3 seconds")
+)
 
 // adopt puts a flow into the table, in place of an older one. It reports false when
 // the mesh has ended or the peer was removed meanwhile.
@@ -321,6 +345,7 @@ func (m *Mesh) adopt(f *flow) bool {
 		m.liveChanged()
 	}
 	m.mu.Unlock()
+	m.turned()
 	m.log.Debug("flow up", "peer", f.key.peer, "alpn", f.key.alpn, "dialed", f.dialed)
 	if old != nil {
 		m.end(old)
@@ -348,6 +373,7 @@ func (m *Mesh) drop(f *flow, why error) {
 		}
 	}
 	m.mu.Unlock()
+	m.turned()
 	m.end(f)
 	if sip != nil {
 		m.drop(sip, why)

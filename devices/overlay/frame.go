@@ -66,6 +66,9 @@ type blobChunk struct {
 
 var errFrame = errors.New("the peer sent a frame that is malformed or too large")
 
+// barePing is the frame of a ping without a clock.
+var barePing = []byte{0, 0, 0, 1, byte(framePing)}
+
 // encodeFrame gives length (4 bytes, big endian, of what follows), kind, CBOR. A ping
 // without a clock has no CBOR.
 func encodeFrame(f frame) ([]byte, error) {
@@ -86,29 +89,43 @@ func encodeFrame(f frame) ([]byte, error) {
 	return append(out, body...), nil
 }
 
-// readFrame reads one frame and says how many bytes it had. Kinds that this version does
-// not know are returned with their kind alone, for the caller to skip.
-func readFrame(r io.Reader) (frame, int, error) {
+// rawFrame is a frame as it came, not looked at yet.
+type rawFrame struct {
+	kind frameKind
+	body []byte
+}
+
+// size is what it had on the wire, in bytes.
+func (r rawFrame) size() int { return 5 + len(r.body) }
+
+func readFrame(r io.Reader) (rawFrame, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return frame{}, 0, err
+		return rawFrame{}, err
 	}
 	n := int(binary.BigEndian.Uint32(head[:4]))
 	if n < 1 || n > MaxFrame {
-		return frame{}, 0, errFrame
+		return rawFrame{}, errFrame
 	}
-	f := frame{Kind: frameKind(head[4])}
-	body := make([]byte, n-1)
-	if _, err := io.ReadFull(r, body); err != nil {
-		return frame{}, 0, err
+	raw := rawFrame{frameKind(head[4]), nil}
+	if n > 1 {
+		raw.body = make([]byte, n-1)
 	}
-	if len(body) == 0 && f.Kind == framePing || f.Kind > frameChunk || f.Kind == 0 {
-		return f, n + 4, nil
+	_, err := io.ReadFull(r, raw.body)
+	return raw, err
+}
+
+// decode gives what the frame says. Kinds that this version does not know have their kind
+// alone, for the caller to skip.
+func (r rawFrame) decode() (frame, error) {
+	f := frame{Kind: r.kind}
+	if len(r.body) == 0 && r.kind == framePing || r.kind > frameChunk || r.kind == 0 {
+		return f, nil
 	}
-	if err := records.Unmarshal(body, &f); err != nil {
-		return frame{}, 0, fmt.Errorf("%w: %w", errFrame, err)
+	if err := records.Unmarshal(r.body, &f); err != nil {
+		return frame{}, fmt.Errorf("%w: %w", errFrame, err)
 	}
-	return f, n + 4, nil
+	return f, nil
 }
 
 // cut groups items so that each group is about frameTarget in size.

@@ -3,6 +3,7 @@ package overlay
 import (
 	"bytes"
 	"errors"
+	"io"
 	"math"
 	"reflect"
 	"slices"
@@ -13,23 +14,33 @@ import (
 	"github.com/hallway-home/hallway/devices/trust"
 )
 
+// readDecoded reads one frame with its size.
+func readDecoded(r io.Reader) (frame, int, error) {
+	raw, err := readFrame(r)
+	if err != nil {
+		return frame{}, 0, err
+	}
+	fr, err := raw.decode()
+	return fr, raw.size(), err
+}
+
 func TestFrames(t *testing.T) {
 	f := frame{Kind: frameHello, Heads: []trust.Hash{{1}}, Reply: true}
 	b, err := encodeFrame(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, n, err := readFrame(bytes.NewReader(b))
+	got, n, err := readDecoded(bytes.NewReader(b))
 	if err != nil || n != len(b) || !reflect.DeepEqual(f, got) {
 		t.Fatalf("%+v %v", got, err)
 	}
-	if _, _, err := readFrame(bytes.NewReader([]byte{0xff, 0xff, 0xff, 0xff, 1})); !errors.Is(err, errFrame) {
+	if _, _, err := readDecoded(bytes.NewReader([]byte{0xff, 0xff, 0xff, 0xff, 1})); !errors.Is(err, errFrame) {
 		t.Fatalf("a frame of 4 GiB: %v", err)
 	}
 	if _, err := encodeFrame(frame{Kind: frameRecords, Records: []records.Signed{{Raw: make([]byte, MaxFrame)}}}); !errors.Is(err, errFrame) {
 		t.Fatal(err)
 	}
-	if got, _, err := readFrame(bytes.NewReader([]byte{0, 0, 0, 2, 99, 0})); err != nil || got.Kind != 99 {
+	if got, _, err := readDecoded(bytes.NewReader([]byte{0, 0, 0, 2, 99, 0})); err != nil || got.Kind != 99 {
 		t.Fatalf("a kind unknown must be skipped: %v", err)
 	}
 }
@@ -60,7 +71,7 @@ func FuzzFrame(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		fr, n, err := readFrame(bytes.NewReader(b))
+		fr, n, err := readDecoded(bytes.NewReader(b))
 		if err != nil {
 			return
 		}

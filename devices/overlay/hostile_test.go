@@ -185,7 +185,7 @@ func (h *hostile) dial(x *node) *tls.Conn {
 	if h.read {
 		go func() {
 			for {
-				fr, _, err := readFrame(c)
+				fr, _, err := readDecoded(c)
 				if err != nil {
 					return
 				}

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,7 +36,8 @@ type node struct {
 	addr netip.AddrPort
 	stop func()
 
-	manual bool // the test accepts SIP flows itself
+	manual bool       // the test accepts SIP flows itself
+	card   sync.Mutex // while it is locked the disk writes nothing
 }
 
 // drain reads SIP flows as the SIP library would.
@@ -93,7 +93,12 @@ func newNode(t testing.TB, name string) *node {
 
 func (x *node) open() {
 	x.t.Helper()
-	store, err := devices.OpenStore(x.dir, devices.StoreOptions{})
+	store, err := devices.OpenStore(x.dir, devices.StoreOptions{Hook: func(point string) {
+		if strings.HasSuffix(point, ".before") {
+			x.card.Lock()
+			defer x.card.Unlock()
+		}
+	}})
 	if err != nil {
 		x.t.Fatal(err)
 	}
@@ -362,7 +367,7 @@ func TestSimultaneousDialsLeaveOneFlow(t *testing.T) {
 		n[1].knows(n[0])
 		eventually(t, 9*time.Second, "they meet", func() bool { return n[0].reaches(n[1]) && n[1].reaches(n[0]) })
 		for _, f := range n[0].allFlows() {
-			n[0].drop(f, errReplaced)
+			n[0].drop(f, errSilent)
 		}
 		eventually(t, time.Second, "both lose it", func() bool { return true })
 	}
@@ -475,14 +480,6 @@ func newProxy(t *testing.T, to netip.AddrPort) *proxy {
 	return &proxy{ln.Addr().(*net.TCPAddr).AddrPort(), func() { close(paused) }}
 }
 
-func strangerKey(t testing.TB) *ecdsa.PrivateKey {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
 // A peer known by several addresses, of which one leads nowhere and two lead to it, gets
 // one flow, which nobody replaces; a dial that nobody answers does not keep the peer out.
 func TestSeveralAddressesMakeOneFlow(t *testing.T) {
@@ -506,7 +503,7 @@ func TestSeveralAddressesMakeOneFlow(t *testing.T) {
 		t.Error("the first flow was replaced by another dial of the same peer")
 	}
 	// From a mute host's address the lower cannot be dialling the higher: who comes is let in.
-	low.drop(f, errReplaced)
+	low.drop(f, errSilent)
 	low.mu.Lock()
 	low.peers[high.id].best, low.peers[high.id].own = netip.AddrPort{}, nil
 	low.peers[high.id].hints = []netip.AddrPort{unmap(hole.Addr().(*net.TCPAddr).AddrPort())}

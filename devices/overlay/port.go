@@ -101,12 +101,8 @@ func (m *Mesh) judge(conn *tls.Conn) {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
-	f := newFlow(m.ctx, key, conn, false)
-	if !m.adopt(f) {
-		m.end(f)
-		return
-	}
-	m.serveFlow(f)
+	// In a goroutine of its own: the stack of this one has grown with the handshake.
+	m.take(newFlow(m.ctx, key, conn, false))
 }
 
 // serveFlow serves an adopted flow of either protocol until it ends.

@@ -32,8 +32,19 @@ func (m *Mesh) digest() frame {
 	return frame{Kind: frameDigest, Digest: m.table.Sums(), Heads: m.cfg.Roster.Heads()}
 }
 
-// handle takes one frame from a peer. An error ends the flow.
-func (m *Mesh) handle(f *flow, fr frame) error {
+// takePing takes the sign of life of a peer and answers it, unless something was just said.
+func (m *Mesh) takePing(f *flow, fr frame) error {
+	if fr.Clock != 0 {
+		m.clock.hear(f.key.peer, fr.Clock)
+	}
+	if f.quietFor() > answerRest {
+		return f.answerPing()
+	}
+	return nil
+}
+
+// handle takes one frame from a peer. It may wait for the disk.
+func (m *Mesh) handle(f *flow, fr frame) {
 	if fr.Clock != 0 {
 		m.clock.hear(f.key.peer, fr.Clock)
 	}
@@ -43,10 +54,6 @@ func (m *Mesh) handle(f *flow, fr frame) error {
 		m.mu.Unlock()
 	}
 	switch fr.Kind {
-	case framePing:
-		if f.quietFor() > answerRest {
-			f.send(frame{Kind: framePing})
-		}
 	case frameHello:
 		m.takeHello(f, fr)
 	case frameEdits:
@@ -71,7 +78,6 @@ func (m *Mesh) handle(f *flow, fr frame) error {
 			f.fines -= len(fr.Chunk.Data) // asked for
 		}
 	}
-	return nil
 }
 
 // mayAsk bounds what a peer's questions cost; those beyond are left unanswered.

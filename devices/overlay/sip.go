@@ -136,6 +136,7 @@ func (m *Mesh) serveSIP(f *flow) error {
 	select {
 	case m.sip.conns <- c:
 		f.served.Store(true)
+		m.turned()
 	case <-m.sip.done:
 		return net.ErrClosed
 	case <-f.ctx.Done():
@@ -188,32 +189,34 @@ type ulaIndex struct {
 func (m *Mesh) EnsureSIP(ctx context.Context, id devices.NodeID) error {
 	ctx, cancel := context.WithTimeout(ctx, ensureTime)
 	defer cancel()
-	for ctx.Err() == nil {
-		live := m.flow(id, trust.ALPNOverlay) != nil
-		if f := m.flow(id, trust.ALPNSIP); live && f != nil && f.served.Load() {
-			return nil
-		}
+	for {
 		m.mu.Lock()
-		p := m.peers[id]
+		turn, p := m.turn, m.peers[id]
+		live := m.flows[flowKey{id, trust.ALPNOverlay}] != nil
+		f := m.flows[flowKey{id, trust.ALPNSIP}]
 		var addrs []netip.AddrPort
 		if p != nil {
 			addrs = p.addrs()
 		}
 		m.mu.Unlock()
-		if p == nil {
+		switch {
+		case p == nil:
 			return ErrUnreachable
-		}
-		if live {
-			_ = m.connect(ctx, id, trust.ALPNSIP, addrs)
-		} else if err := m.connect(ctx, id, trust.ALPNOverlay, addrs); err != nil && !errors.Is(err, ErrDuplicate) {
-			return ErrUnreachable
+		case live && f != nil && f.served.Load():
+			return nil
+		case live:
+			_ = m.connect(ctx, id, trust.ALPNSIP, addrs) // if it fails, the keepers of both nodes go on
+		default:
+			if err := m.connect(ctx, id, trust.ALPNOverlay, addrs); err != nil && !errors.Is(err, ErrDuplicate) {
+				return ErrUnreachable
+			}
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
+			return ErrUnreachable
+		case <-turn:
 		}
 	}
-	return ErrUnreachable
 }
 
 // HasSIP reports whether a SIP flow to the member is up.

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// feedBuffer is how far a reader of a feed may fall behind.
-const feedBuffer = 1024
+// feedBuffer is how far a reader of a feed may fall behind: 75 KiB of records.
+const feedBuffer = 256
 
 // feed tells readers of records. The zero value is ready.
 type feed struct {

@@ -50,7 +50,7 @@ var (
 	ErrCameraPath     = errors.New("the camera has no stream at this address; look the path up in its manual")
 	ErrCameraCodec    = errors.New("the camera sends nothing that can be passed on")
 	errRedirect       = errors.New("the camera sends its viewers to another host, which is not followed")
-	errCameraSilent         = errors.New("the camera sends nothing that can be used")
+	errCameraSilent   = errors.New("the camera sends nothing that can be used")
 	errSetupTime      = errors.New("the camera takes connections but does not answer in time")
 )
 

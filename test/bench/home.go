@@ -114,6 +114,6 @@ func appears(binary string, agents []*agent) (row, error) {
 // idle is the share of a core that an agent in a home of three uses: the mean of all, since
 // the system counts in hundredths of a second.
 func idle(_ string, agents []*agent) (row, error) {
-	_, percent, err := idleCost(agents)
-	return row{Name: "idle, share of a core", Value: percent, Unit: "%", Budget: 0.25}, err
+	all, err := rates(agents)
+	return row{Name: "idle, share of a core", Value: mean(all).percent, Unit: "%", Budget: 0.25}, err
 }
