@@ -371,19 +371,20 @@ func (w *World) common(n, o *node) map[string]any {
 	return out
 }
 
-// parted reports whether two running nodes that belong do not take each other for members.
+// parted reports whether two running nodes belong by all that both know, and do not take each
+// other for members: each half of a home put the other's out, or a checkpoint without asking
+// brought back somebody whom nobody hears any more.
 func (w *World) parted() bool {
-	var held []trust.Hash
-	for _, n := range w.nodes {
-		held = slices.AppendSeq(held, maps.Keys(n.held))
-	}
-	h := w.model.ask(held, func(*edit) forced { return inForce })[0]
 	for _, a := range w.nodes {
-		for _, b := range w.nodes {
-			if _, in := h.members[a.id]; !in || !a.runs() || !b.runs() || a == b {
+		for _, b := range w.nodes[a.i+1:] {
+			if !a.runs() || !b.runs() || meet(a, b) {
 				continue
 			}
-			if _, in := h.members[b.id]; in && !meet(a, b) {
+			both := maps.Clone(a.held)
+			maps.Copy(both, b.held)
+			h := w.model.ask(slices.Collect(maps.Keys(both)), func(*edit) forced { return inForce })[0]
+			_, one := h.members[a.id]
+			if _, two := h.members[b.id]; one && two {
 				return true
 			}
 		}
