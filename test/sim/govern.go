@@ -148,6 +148,9 @@ func (w *World) checkpoint(a *node, asks bool) error {
 			return nil
 		}
 	}
+	if len(w.circle(a)) == 1 {
+		return nil // nobody would hear of it
+	}
 	w.apart = w.apart || !asks
 	w.model.intends(w.root, trust.OpCheckpoint, devices.NodeID{}, "")
 	made := false
