@@ -129,14 +129,15 @@ func (w *World) checkFinal(held []trust.Hash, r *devices.Roster) error {
 }
 
 // patience says whether a removal by one owner alone has force on a node. Before a day has
-// passed it has none, whatever dates it bears, on whoever ran all the time.
+// passed it has none, whatever dates it bears, on whoever ran all the time. Of a day that
+// passed not all may have heard (see doc.go).
 func (w *World) patience(n *node) func(*edit) forced {
 	return func(e *edit) forced {
 		p := w.model.edits[trust.Hash(e.Proposal)]
 		switch {
 		case w.overdue && w.knowsTime(n):
 			return inForce
-		case w.overdue || w.jumped || n.since.After(p.born) || !w.dated.Before(p.born):
+		case w.overdue || w.jumped || w.days.Load() > 0 || n.since.After(p.born):
 			return either
 		}
 		return waits
