@@ -137,19 +137,14 @@ func (l *Log) Change(key *ecdsa.PrivateKey, slug string, role devices.Role, clas
 // Recover makes a member an owner by the recovery code, and removes others. It needs no
 // living owner, and goes before everything that happens elsewhere at the same time.
 func (l *Log) Recover(code RecoveryCode, self devices.NodeID, remove ...string) error {
-	root, err := code.rootKey()
-	if err != nil {
-		return err
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.Roster()
-	switch {
-	case r == nil:
-		return ErrNoHome
-	case devices.HomeIDOf(&root.PublicKey) != r.Home:
-		return ErrRecovery
-	case !r.Has(self):
+	root, err := code.rootOf(r)
+	if err != nil {
+		return err
+	}
+	if !r.Has(self) {
 		return ErrRemoved
 	}
 	var edits []Edit

@@ -382,3 +382,33 @@ func TestReviewSeesWhoChanged(t *testing.T) {
 		t.Fatalf("after it: %+v", r.Members)
 	}
 }
+
+// A proposal came while this node's clock was years ahead: once it is right, the day is counted
+// from then, also after a restart.
+func TestWaitSurvivesAWrongClock(t *testing.T) {
+	tv, phone, pad, _ := kin(t)
+	p := phone.propose(t, pad.key, 0)
+	phone.agree(t, p, day)
+	now := time.Unix(2e9, 0)
+	c := &clock{at: now.Add(20 * 365 * 24 * time.Hour), known: true}
+	l := c.log(t, nil, devices.NodeID{})
+	if err := l.Adopt(tv.list(), tv.fold().r.Home, idOf(tv.key)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Merge(phone.list()); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		at  time.Time
+		out bool
+	}{{now, false}, {now.Add(removalWait - time.Second), false}, {now.Add(removalWait), true}} {
+		c.at = step.at
+		again, err := OpenLog(l.store, Options{HomeTime: c.now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Review(); err != nil || again.Roster().Has(idOf(pad.key)) == step.out {
+			t.Errorf("%v later: %v, out should be %v", step.at.Sub(now), err, step.out)
+		}
+	}
+}

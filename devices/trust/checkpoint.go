@@ -145,18 +145,11 @@ func prune(edits map[Hash]*parsed) map[Hash]*parsed {
 // so far, by the word of the recovery code. Edits of others that are not here yet become
 // void, so the caller sees to it that the owners agree.
 func (l *Log) Checkpoint(code RecoveryCode) error {
-	root, err := code.rootKey()
-	if err != nil {
-		return err
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.Roster()
-	switch {
-	case r == nil:
-		return ErrNoHome
-	case devices.HomeIDOf(&root.PublicKey) != r.Home:
-		return ErrRecovery
+	root, err := code.rootOf(l.Roster())
+	if err != nil {
+		return err
 	}
 	f := fold(l.edits, l.waiting(l.edits, l.seen))
 	for _, err := range f.verdict {

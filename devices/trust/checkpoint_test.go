@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -454,5 +455,52 @@ func TestCheckpointIsOneWrite(t *testing.T) {
 			t.Errorf("%s: %v", point, err)
 		}
 		_ = s.Close()
+	}
+}
+
+// Of two checkpoints at once one ends, and with it what it stood for: whoever made it is told.
+func TestCheckpointThatYieldsIsShown(t *testing.T) {
+	l, owner := newLog(t), newKey(t)
+	code, err := l.Create(owner, CreateParams{HomeName: "Home", Name: "TV"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pad, m := admit(t, l, owner, "Pad", devices.RoleOwner)
+	other := newLog(t)
+	if err := other.Adopt(l.Edits(), l.Roster().Home, m.Node); err != nil {
+		t.Fatal(err)
+	}
+	for n, key := range map[*Log]*ecdsa.PrivateKey{l: owner, other: pad} {
+		if err := n.SetRoom(key, "Room of "+idOf(key).Short()); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Checkpoint(code); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.SetRoom(key, "Later"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	share(t, l, other)
+	if !reflect.DeepEqual(l.Roster(), other.Roster()) {
+		t.Fatal("they do not agree")
+	}
+	told := 0
+	for _, n := range []*Log{l, other} {
+		var void []Op
+		for _, e := range n.History() {
+			if e.Void == errBeside.Error() {
+				void = append(void, e.Op)
+			}
+		}
+		if slices.Sort(void); len(void) > 0 {
+			told++
+			if !slices.Equal(void, []Op{OpCheckpoint, OpName}) {
+				t.Errorf("%v", void)
+			}
+		}
+	}
+	if told != 1 {
+		t.Errorf("%d are told", told)
 	}
 }

@@ -103,8 +103,8 @@ func (l *Log) lost(b *base, all map[Hash]*parsed) []*parsed {
 	}
 	var out []*parsed
 	for h, p := range l.edits {
-		piece := p.edit.Op == OpCheckpoint && !(atOnce && p == l.base.last)
-		if !knew[h] && all[h] == nil && p.edit.Op != OpMerge && !piece {
+		plain := p.edit.Op != OpMerge && p.edit.Op != OpCheckpoint
+		if !knew[h] && all[h] == nil && (plain || atOnce && p == l.base.last) {
 			out = append(out, p)
 		}
 	}

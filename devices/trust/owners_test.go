@@ -289,7 +289,7 @@ func TestFloodOfRemovalsStaysAffordable(t *testing.T) {
 // Who is removed by an edit that turns out to be void can be removed afterwards: else a stolen
 // key would protect whom it likes.
 func TestVoidRemovalIsNoShield(t *testing.T) {
-	tv, phone, pad, _, root := kinOf(t)
+	tv, phone, _, _ := kin(t)
 	cam, _ := tv.admit(t, "Cam", devices.RoleDevice)
 	phone.take(cam)
 	phone.edit(t, phone.key, removal(cam.key))
@@ -303,7 +303,7 @@ func TestVoidRemovalIsNoShield(t *testing.T) {
 		t.Errorf("a device: %v", f.voids)
 	}
 
-	tv, phone, pad, _, root = kinOf(t)
+	tv, phone, pad, _, root := kinOf(t)
 	p := phone.propose(t, tv.key, 0)
 	pad.take(phone)
 	pad.agree(t, p, 0)

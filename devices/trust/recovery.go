@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"math/big"
 	"strings"
+
+	"github.com/hallway-home/hallway/devices"
 )
 
 // crockford avoids letters that look like digits.
@@ -61,6 +63,18 @@ func ParseRecoveryCode(text string) (RecoveryCode, error) {
 		return c, fmt.Errorf("%w: the recovery code does not check out; one of its characters is wrong", ErrCode)
 	}
 	return c, nil
+}
+
+// rootOf derives the root key of a home; ErrRecovery says that the code is another's.
+func (c RecoveryCode) rootOf(r *devices.Roster) (*ecdsa.PrivateKey, error) {
+	if r == nil {
+		return nil, ErrNoHome
+	}
+	root, err := c.rootKey()
+	if err == nil && devices.HomeIDOf(&root.PublicKey) != r.Home {
+		err = ErrRecovery
+	}
+	return root, err
 }
 
 // rootKey derives the home's root key: HKDF-SHA256 (RFC 5869) to 40 bytes, reduced to a

@@ -49,7 +49,7 @@ func (l *Log) loadSeen(tx devices.Tx) error {
 
 func (l *Log) storeSeen(tx devices.Tx, seen map[Hash]time.Time) error {
 	for h, at := range seen {
-		if _, ok := l.seen[h]; ok {
+		if old, ok := l.seen[h]; ok && old.Equal(at) {
 			continue
 		}
 		if err := tx.Put(devices.BucketNode, seenKey(h), []byte(strconv.FormatInt(at.Unix(), 10))); err != nil {
@@ -86,7 +86,8 @@ func (l *Log) keepAwake() error {
 }
 
 // firstSeen adds proposals that have come to those known. Before home time is known they
-// stay out: Review dates them later.
+// stay out: Review dates them later. One that came while this node's clock was far ahead,
+// and nobody told it better, is dated anew: else it would wait for years.
 func (l *Log) firstSeen(b *base, fresh []*parsed) map[Hash]time.Time {
 	if b != l.base {
 		fresh = slices.AppendSeq(slices.Clone(fresh), maps.Values(b.proposals))
@@ -95,6 +96,11 @@ func (l *Log) firstSeen(b *base, fresh []*parsed) map[Hash]time.Time {
 	now, ok := l.now()
 	if l.trustTimes {
 		now, ok = time.Unix(0, 0), true
+	}
+	for h, at := range seen {
+		if ok && at.Sub(now) > removalWait {
+			seen[h] = now
+		}
 	}
 	for _, p := range fresh {
 		if _, has := seen[p.hash]; p.edit.Op == OpPropose && ok && !has {
@@ -147,7 +153,7 @@ func (l *Log) Review() error {
 	for _, p := range l.edits {
 		waits = waits || p.edit.Op == OpAgree
 	}
-	if seen := l.firstSeen(l.base, undated); len(seen) > len(l.seen) {
+	if seen := l.firstSeen(l.base, undated); !maps.Equal(seen, l.seen) {
 		err := l.store.Update("roster.seen", func(tx devices.Tx) error { return l.storeSeen(tx, seen) })
 		if err != nil {
 			return err

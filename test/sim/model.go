@@ -139,7 +139,7 @@ func (m *model) takeRecord(s records.Signed) (records.Record, error) {
 
 // takeEdit checks one stored edit: signed by a key that was an owner's, and asked for.
 func (m *model) takeEdit(s trust.SignedEdit) error {
-	h := trust.Hash(sha256.Sum256(s.Raw))
+	h := sha256.Sum256(s.Raw)
 	if m.edits[h] != nil {
 		return nil
 	}

@@ -22,6 +22,15 @@ func mutants() []mutant {
 		{"of a contradiction each keeps what it heard last", "devices/records/record.go", "return equivocation, bytes.Compare(next.hash[:], old.hash[:]) < 0", "return equivocation, bytes.Compare(next.hash[:], old.hash[:]) != 0"},
 		{"a removed key comes back", "devices/trust/effect.go", "case f.r.Removed[id]:", "case f.r.Removed[id] && false:"},
 		{"a removed owner goes on editing", "devices/trust/effect.go", "if f.cut[en.hash] {", "if f.cut[en.hash] && false {"},
+		{"recovery does not cut the owners it removes", "devices/trust/settle.go", "for i, p := range s.inForce {", "for i, p := range s.inForce {\nif p.root {\ncontinue\n}"},
+		{"one owner alone removes another of a different branch", "devices/trust/entitled.go", "if len(common(family, chain)) == len(family) {", "if len(common(family, chain)) <= len(family) {"},
+		{"a lone owner's removal has force at once", "devices/trust/wait.go", "removalWait; !waited {", "removalWait; !waited && false {"},
+		{"a checkpoint is made while an owner is away", "devices/overlay/share.go", "if f == nil {\n\t\treturn false", "if f == nil {\n\t\treturn true"},
+		{"the first of two checkpoints stays", "devices/trust/merge.go", "b != nil && l.base.yields(b.last)", "b != nil && l.base == nil"},
+		{"what a checkpoint ended is not named", "devices/trust/compact.go", "out[:min(len(out), maxBeside)]", "out[:0]"},
+		{"a checkpoint forgets who was removed", "devices/trust/state.go", "f.r.Removed[x.Node] = true", "f.r.Removed[x.Node] = false"},
+		{"a checkpoint forgets who made whom an owner", "devices/trust/state.go", "x.Makers = chain[:len(chain)-1]", "x.Makers = nil"},
+		{"a moved node's old address is kept for ever", "devices/overlay/peers.go", "p.own = d.Addrs[:min(len(d.Addrs), maxAddrs)]", "p.own = append(p.own, d.Addrs...)[:1]"},
 		{"concurrent edits count in the order they came", "devices/trust/fold.go", "compareHash(q[i].hash, q[j].hash)) < 0", "0*compareHash(q[i].hash, q[j].hash)) < 0"},
 	}
 }

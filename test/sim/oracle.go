@@ -312,7 +312,8 @@ func (o *oracle) take(h *home, e *edit) bool {
 		return slices.Contains(o.force, e)
 	}
 	naming := e.Op == trust.OpName
-	if !e.byCode() && !h.members[e.Signer].owner || !o.uncut(e) || !naming && !(o.valid[e] && o.stands(e)) {
+	owner := e.byCode() || h.members[e.Signer].owner
+	if may := naming || o.valid[e] && o.stands(e); !owner || !may || !o.uncut(e) {
 		return false
 	}
 	switch {

@@ -183,7 +183,9 @@ func (p Program) compacts(r *rand.Rand, wait func() time.Duration) []Step {
 	one := func(op Op, a, b int) Step { return Step{op, a, b, wait()} }
 	any, a, b := r.IntN(p.Nodes), r.IntN(p.Owners), r.IntN(p.Owners)
 	cut := one(OpCut, 0, 1<<b|1<<r.IntN(p.Nodes))
-	switch r.IntN(5) {
+	switch r.IntN(6) {
+	case 5: // a maker and whom it made are no two, also after a checkpoint
+		return []Step{one(OpPromote, b, any), one(OpApart, a, 0), one(OpOust, b, 0), one(OpOust, any, 0)}
 	case 0:
 		return []Step{one(OpCheckpoint, any, 0), one(OpRoom, b, 0)}
 	case 1: // it asks, and some do not answer

@@ -98,6 +98,9 @@ func TestSim_Seeds(t *testing.T) {
 	secs := time.Since(began).Seconds()
 	t.Logf("measured: %d seeds in %.1f s, %.1f a second, %.0f s of virtual time; agreed after calm: median %v, slowest %v; %d homes in two parts that put each other out",
 		done.Load(), secs, float64(done.Load())/secs, virtual.Seconds(), took[len(took)/2], took[len(took)-1], apart)
+	if n := done.Load(); n >= 100 && uint64(10*apart) > n { //nolint:gosec // not negative
+		t.Errorf("%d of %d homes ended in two parts: too many to say that homes agree", apart, n)
+	}
 }
 
 // explain shows a failure with the shortest program that shows it too.

@@ -152,7 +152,6 @@ type World struct {
 	code    trust.RecoveryCode
 	root    devices.NodeID // the recovery code's
 	days    atomic.Int64   // that passed by all clocks, in nanoseconds
-	dated   time.Time      // when the last of them passed
 	jumped  bool           // a clock was wrong
 	apart   bool           // a checkpoint was made without asking who agrees
 	blind   bool           // nobody hears announcements of addresses any more
