@@ -47,8 +47,12 @@ func (f *fake) Call(id string) (sessions.CallInfo, error) {
 func (f *fake) StartCall(to string, video bool) (sessions.CallInfo, error) {
 	return sessions.CallInfo{ID: "1"}, f.note("start %s %v", to, video)
 }
-func (f *fake) Answer(id string) error              { return f.note("answer %s", id) }
-func (f *fake) Decline(id string) error             { return f.note("decline %s", id) }
+func (f *fake) Answer(id string) error  { return f.note("answer %s", id) }
+func (f *fake) Decline(id string) error { return f.note("decline %s", id) }
+func (f *fake) Volume() Volume          { return Volume{Level: 80, Works: true} }
+func (f *fake) SetVolume(level int) (Volume, error) {
+	return Volume{Level: level, Works: true}, f.note("volume %d", level)
+}
 func (f *fake) Hangup(id string) error              { return f.note("hangup %s", id) }
 func (f *fake) CreateHome(n string) (string, error) { return "CODE", f.note("create %s", n) }
 func (f *fake) Home() (Home, error)                 { return Home{}, f.err }

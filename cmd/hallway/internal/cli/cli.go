@@ -123,7 +123,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	root.AddCommand(a.upCmd(), a.devicesCmd(), a.roomsCmd(), a.resolveCmd(), a.callCmd(), a.callsCmd(),
 		a.decideCmd("answer", "Accept a ringing call"), a.decideCmd("decline", "Refuse a ringing call"), a.decideCmd("hangup", "End a call"),
-		a.pairCmd(), a.addCmd(), a.inviteCmd(), a.homeCmd(), a.profilesCmd(), a.pipelinesCmd(), a.doctorCmd(), a.configCmd(), a.demoCmd(), a.versionCmd())
+		a.pairCmd(), a.addCmd(), a.inviteCmd(), a.homeCmd(), a.profilesCmd(), a.pipelinesCmd(), a.volumeCmd(), a.doctorCmd(), a.configCmd(), a.demoCmd(), a.versionCmd())
 	return root
 }
 
