@@ -144,7 +144,7 @@ func TestA19_G711OnlyEnd(t *testing.T) {
 	tv.run("answer", d.ID)
 	old.eventually(10*time.Second, "sound comes", func() bool { return old.call(d.ID).Stats.Audio.Received > 50 })
 	panel.eventually(10*time.Second, "the first viewer goes on", func() bool { return panel.call(c.ID).Stats.Audio.Received > before+100 })
-	if n := children(tv.pid(), "ffmpeg"); n != 1 {
+	if n := cameras(tv.pid()); n != 1 {
 		t.Errorf("%d encoders run for two viewers", n)
 	}
 	if got := outputs(tv.pid()); got != "libopus libx264 pcm_mulaw" {
@@ -164,7 +164,9 @@ func TestA19_G711OnlyEnd(t *testing.T) {
 }
 
 // ownTV takes three calls, as the stock one does not.
-func ownTV(t testing.TB) []string { return ownProfile(t, "tv", "opus G722 PCMU PCMA", "H264 VP8 H265", "") }
+func ownTV(t testing.TB) []string {
+	return ownProfile(t, "tv", "opus G722 PCMU PCMA", "H264 VP8 H265", "")
+}
 
 func flowsIn(n *node, id string) func() bool {
 	return func() bool { s := n.call(id).Stats; return s.Audio.Received > 20 && s.Video.Received > 20 }

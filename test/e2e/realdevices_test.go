@@ -218,6 +218,16 @@ func TestA16_SoundThroughPulseAudio(t *testing.T) {
 		t.Logf("%.0f Hz with %.0f %% of the energy", f, 100*share)
 		return f == 700 && share > 0.25 // a busy machine makes gaps; other tones have none of it
 	})
+	two.run("volume", "0")
+	two.eventually(10*time.Second, "no volume is silence", func() bool { _, share := tone(t, loud, 700); return share < 0.01 })
+	two.run("volume", "60")
+	two.eventually(20*time.Second, "it sounds again", func() bool { f, share := tone(t, loud, 440, 700); return f == 700 && share > 0.25 })
+	if v := ask[struct{ Level int }](two, "volume"); v.Level != 60 {
+		t.Errorf("the volume is %d", v.Level)
+	}
+	if out, code := one.try("volume", "50"); code == 0 {
+		t.Errorf("a device without an output took a volume: %s", out)
+	}
 	two.run("hangup", c.ID)
 	two.eventually(3*time.Second, "it is silent", func() bool { _, share := tone(t, loud, 700); return share < 0.01 })
 }
