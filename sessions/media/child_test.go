@@ -378,7 +378,9 @@ func TestSinkAsksUntilItsProgramListens(t *testing.T) {
 	h264, _ := profiles.Known("H264")
 	waitFor(t, "its program", sink.NeedsKeyFrame)
 	key := func() {
-		sink.WriteRTP("video", h264, &rtp.Packet{Header: rtp.Header{Version: 2}, Payload: []byte{0x67, 0x42, 0xe0, 0x1f, 1, 2, 3}})
+		for _, nal := range []byte{0x67, 0x65} { // SPS, and the picture behind it
+			sink.WriteRTP("video", h264, &rtp.Packet{Header: rtp.Header{Version: 2}, Payload: []byte{nal, 0x42, 0xe0, 0x1f, 1, 2, 3}})
+		}
 	}
 	key()
 	key()

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hallway-home/hallway/profiles"
@@ -174,9 +175,10 @@ func (e *Encoders) try(ctx context.Context, x profiles.Encoder) Trial {
 		return t
 	case tctx.Err() != nil:
 		t.Why = fmt.Sprintf("it took longer than %v", trialTime)
-	case err.exit != nil:
+		return t // perhaps the machine was busy: it is not held against it
+	case err.exit != nil && !errors.Is(err.exit, exec.ErrWaitDelay): // that one says that it ended well, on a busy machine
 		t.Why = cmp.Or(err.words, err.exit.Error())
-	case out.n < trialBytes:
+	case out.n.Load() < trialBytes:
 		t.Why = "it makes nothing"
 	default:
 		t.Works = true
@@ -186,10 +188,11 @@ func (e *Encoders) try(ctx context.Context, x profiles.Encoder) Trial {
 	return t
 }
 
-type byteCount struct{ n int }
+// byteCount may still be written to after a child is gone and its pipe was given up.
+type byteCount struct{ n atomic.Int64 }
 
 func (c *byteCount) Write(p []byte) (int, error) {
-	c.n += len(p)
+	c.n.Add(int64(len(p)))
 	return len(p), nil
 }
 

@@ -215,10 +215,13 @@ func (s *pipelineSink) WriteRTP(kind string, codec profiles.Codec, p *rtp.Packet
 	if err != nil {
 		return
 	}
-	if _, err := o.conn.Write(b); errors.Is(err, syscall.ECONNREFUSED) && kind == "video" {
-		s.mu.Lock() // the program does not listen yet: what it missed must come again
-		s.waits = true
-		s.mu.Unlock()
+	if _, err := o.conn.Write(b); errors.Is(err, syscall.ECONNREFUSED) {
+		_, _ = o.conn.Write(b) // the error is of the packet before this one
+		if kind == "video" {
+			s.mu.Lock() // the program did not listen: what it missed must come again
+			s.waits = true
+			s.mu.Unlock()
+		}
 	}
 }
 

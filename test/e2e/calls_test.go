@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -161,7 +160,7 @@ func TestA32_CameraOpensOnlyAfterAccept(t *testing.T) {
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", clip(t, 440)).start().found()
 	panel := newNode(t, l, "Panel", "panel", "", "--source-pipeline", "test-picture")
 	tv.invite(panel)
-	running := func() int { return children(panel.pid(), "ffmpeg") }
+	running := func() int { return cameras(panel.pid()) }
 	for _, ender := range []*node{tv, panel} {
 		c := ask[call](tv, "call", "panel", "--detach")
 		in := panel.incoming()
@@ -189,32 +188,14 @@ func TestA32_CameraOpensOnlyAfterAccept(t *testing.T) {
 	}
 }
 
-// children counts processes of a name below pid, in the process table.
-func children(pid int, name string) int {
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	parent := map[string]string{}
-	comm := map[string]string{}
-	for _, f := range stats {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			continue
-		}
-		s := string(b)
-		open, closing := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')')
-		rest := strings.Fields(s[closing+1:])
-		id := strings.TrimSpace(s[:open])
-		comm[id], parent[id] = s[open+1:closing], rest[1]
-	}
-	n := 0
-	for id, c := range comm {
-		if c != name {
-			continue
-		}
-		for p := parent[id]; p != "" && p != "0"; p = parent[p] {
-			if p == fmt.Sprint(pid) {
-				n++
-				break
-			}
+// cameras counts the processes below pid that send RTP. The trial of an encoder is none: it
+// opens no device and sends nothing.
+func cameras(pid int) (n int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		b, _ := os.ReadFile(f)
+		if strings.HasPrefix(string(b), "ffmpeg\x00") && strings.Contains(string(b), "rtp://127.0.0.1:") && descends(filepath.Base(filepath.Dir(f)), pid) {
+			n++
 		}
 	}
 	return n

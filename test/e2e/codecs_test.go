@@ -144,7 +144,7 @@ func TestA19_G711OnlyEnd(t *testing.T) {
 	tv.run("answer", d.ID)
 	old.eventually(10*time.Second, "sound comes", func() bool { return old.call(d.ID).Stats.Audio.Received > 50 })
 	panel.eventually(10*time.Second, "the first viewer goes on", func() bool { return panel.call(c.ID).Stats.Audio.Received > before+100 })
-	if n := children(tv.pid(), "ffmpeg"); n != 1 {
+	if n := cameras(tv.pid()); n != 1 {
 		t.Errorf("%d encoders run for two viewers", n)
 	}
 	if got := outputs(tv.pid()); got != "libopus libx264 pcm_mulaw" {

@@ -98,7 +98,7 @@ func TestA35_DoctorFindsNothingWrong(t *testing.T) {
 	if d.level("media", "panel") != "ok" || d.level("media", "speaker") != "ok" || d.level("codec", "speaker") != "ok" {
 		t.Errorf("%+v", d)
 	}
-	if n := children(panel.pid(), "ffmpeg"); n != 0 {
+	if n := cameras(panel.pid()); n != 0 {
 		t.Errorf("the doctor opened %d cameras", n)
 	}
 	for _, n := range []*node{tv, panel, speaker} {

@@ -22,9 +22,12 @@ pipelines:
   - name: slow-keys
     kind: source
     about: moving test picture with few key frames
-    command: [ffmpeg, -hide_banner, -loglevel, error, -re, -f, lavfi, -i, "testsrc2=size=640x360:rate=25", -c:v, libx264, -profile:v, baseline, -pix_fmt, yuv420p, -tune, zerolatency,
-      -preset, ultrafast, -g, "250", -keyint_min, "250", -sc_threshold, "0", -b:v, 1M, -f, rtp, -payload_type, "96", "rtp://127.0.0.1:{{.VideoPort}}?pkt_size=1200"]
-    video: {name: H264, clock: 90000, fmtp: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"}
+    command: [ffmpeg, -hide_banner, -loglevel, error]
+    video:
+      codecs: [H264]
+      input: [-re, -f, lavfi, -i, "testsrc2=size=640x360:rate=25"]
+      output: [-map, "{{.Input}}:v", -c:v, libx264, -profile:v, baseline, -pix_fmt, yuv420p, -tune, zerolatency, -preset, ultrafast, -g, "250", -keyint_min, "250", -sc_threshold, "0", -b:v, 1M,
+        -f, rtp, -payload_type, "96", "rtp://127.0.0.1:{{.Port}}?pkt_size=1200"]
 `
 
 // A second and a tenth viewer share the encode of the first: one camera process in the
@@ -48,7 +51,7 @@ func TestA18_SharedEncodeOfTenViewers(t *testing.T) {
 	for _, v := range viewers[1:] {
 		v.eventually(5*time.Second, "it reaches the camera", func() bool { return v.sees("cam") == "reachable" })
 	}
-	encoders := func() int { return children(cam.pid(), "ffmpeg") }
+	encoders := func() int { return cameras(cam.pid()) }
 	type view struct {
 		by   *node
 		id   string

@@ -161,6 +161,7 @@ func (a *Agent) openSessions() error {
 		return err
 	}
 	a.box = media.NewBox(source, sink, a.log)
+	a.restoreVolume()
 	caps, err := a.box.Makes(a.profile.Capabilities)
 	if err != nil {
 		a.log.Warn("what this device can send is not known", "err", err)

@@ -27,6 +27,8 @@ type Backend interface {
 	Hangup(id string) error
 	ChangeCall(ctx context.Context, id string, change CallChange) (sessions.CallInfo, error)
 	HomeBackend
+	Volume() Volume
+	SetVolume(level int) (Volume, error)
 	OpenPairing(minutes int) (PairState, error)
 	ClosePairing() error
 	Pairing() PairState
@@ -36,6 +38,12 @@ type Backend interface {
 	Doctor(ctx context.Context) []Check
 	Diagnose(ctx context.Context, from, to string) (Diagnosis, error)
 	Events(ctx context.Context) <-chan Event
+}
+
+// Volume of the device's output.
+type Volume struct {
+	Level int  `json:"level" minimum:"0" maximum:"100" doc:"100 is the loudest"`
+	Works bool `json:"works" doc:"whether the output's pipeline can be told"`
 }
 
 // Status of the agent.

@@ -131,6 +131,15 @@ func reads(a huma.API, b Backend) {
 		s := b.Directory()
 		return Rooms{orEmpty(s.Rooms), orEmpty(s.Groups), orEmpty(s.Persons)}, nil
 	})
+	get(a, "volume", "/volume", "How loud this device plays", func() (Volume, error) { return b.Volume(), nil })
+	answer(a, op("set-volume", http.MethodPut, "/volume", "Make this device louder or softer"), func(_ context.Context, in *struct {
+		Body struct {
+			Level int `json:"level" minimum:"0" maximum:"100"`
+		}
+	}) (*out[Volume], error) {
+		v, err := b.SetVolume(in.Body.Level)
+		return &out[Volume]{v}, problem(err)
+	})
 	get(a, "profiles", "/profiles", "Classes of device", func() (Profiles, error) {
 		p, err := profiles.All()
 		return Profiles{p}, err

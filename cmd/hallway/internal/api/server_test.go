@@ -49,7 +49,11 @@ func (f *fake) StartCall(to string, video bool) (sessions.CallInfo, error) {
 }
 func (f *fake) Answer(id string) error  { return f.note("answer %s", id) }
 func (f *fake) Decline(id string) error { return f.note("decline %s", id) }
-func (f *fake) Hangup(id string) error  { return f.note("hangup %s", id) }
+func (f *fake) Volume() Volume          { return Volume{Level: 80, Works: true} }
+func (f *fake) SetVolume(level int) (Volume, error) {
+	return Volume{Level: level, Works: true}, f.note("volume %d", level)
+}
+func (f *fake) Hangup(id string) error { return f.note("hangup %s", id) }
 func (f *fake) ChangeCall(_ context.Context, id string, c CallChange) (sessions.CallInfo, error) {
 	return sessions.CallInfo{ID: id}, f.note("change %s %v %v %s", id, c.Hold != nil && *c.Hold, c.Mute != nil && *c.Mute, c.Video)
 }

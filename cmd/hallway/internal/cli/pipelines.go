@@ -3,13 +3,16 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
 	"github.com/hallway-home/hallway/cmd/hallway/internal/config"
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions/media"
@@ -31,6 +34,30 @@ type pipelineState struct {
 type pipelineTable struct {
 	Pipelines []pipelineState `json:"pipelines"`
 	Encoders  []media.Trial   `json:"encoders"`
+}
+
+func (a *app) volumeCmd() *cobra.Command {
+	return &cobra.Command{Use: "volume [0-100]", Short: "Show or set how loud this device plays", Args: cobra.MaximumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		method, in := http.MethodGet, any(nil)
+		if len(args) == 1 {
+			level, err := strconv.Atoi(args[0])
+			if err != nil || level < 0 || level > media.FullVolume {
+				return usage(fmt.Errorf("%q is no volume; it goes from 0 to %d", args[0], media.FullVolume))
+			}
+			method, in = http.MethodPut, map[string]int{"level": level}
+		}
+		v, err := ask[api.Volume](cmd.Context(), a, method, "/volume", in)
+		if err != nil {
+			return err
+		}
+		return a.show(v, func() {
+			if !v.Works {
+				a.say("The output of this device has no volume.")
+				return
+			}
+			a.say("Volume %d of %d", v.Level, media.FullVolume)
+		})
+	}}
 }
 
 func (a *app) pipelinesCmd() *cobra.Command {
