@@ -79,6 +79,13 @@ func (b *Box) OpenSource(_ context.Context) (src sessions.Source, release func()
 	return b.open, func() { once.Do(b.release) }, nil
 }
 
+// InUse reports whether somebody has the source open.
+func (b *Box) InUse() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.users > 0
+}
+
 func (b *Box) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
