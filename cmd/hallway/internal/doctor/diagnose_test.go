@@ -103,16 +103,19 @@ func TestDiagnoseInWords(t *testing.T) {
 		if d.OK != (d.Advice == "") && c.cause != LegCaller {
 			t.Errorf("%s: what to do is %q", name, d.Advice)
 		}
-		complete(t, name, d)
+		complete(t, name, d, f.Devices...)
 	}
 }
 
 // complete checks what holds of every diagnosis: each leg once, in order, with words; none
 // tried whose need failed; a repeated diagnosis says the same.
-func complete(t *testing.T, name string, d api.Diagnosis) {
+func complete(t *testing.T, name string, d api.Diagnosis, about ...Callee) {
 	t.Helper()
-	want := []string{LegCaller, LegName}
-	for _, l := range legs() {
+	want, all := []string{LegCaller, LegName}, legs()
+	if len(about) == 1 {
+		all = legsOf(about[0])
+	}
+	for _, l := range all {
 		want = append(want, l.name)
 	}
 	var got []string
