@@ -37,6 +37,7 @@ func guards() []guard {
 		{"answer to our probe", "discovery/wsd", "Conformance"},
 		{"From against TLS peer", "sessions", "."},
 		{"redirect to another host", "sessions/media", "MisbehavingCameras/all/leads_to"},
+		{"camera of an owner", "cmd/hallway/internal/agent", "CameraOfAnOwner"},
 		{"keepalive period", "sessions/media", "MisbehavingCameras/all/a_keepalive"},
 	}
 }

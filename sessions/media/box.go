@@ -76,6 +76,13 @@ func (b *Box) OpenSource(ctx context.Context, media []sessions.MediaState) (src 
 	}, nil
 }
 
+// InUse reports whether somebody has the source open.
+func (b *Box) InUse() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.users > 0
+}
+
 // begin prepares the source; open stays nil if there is none. mu is held.
 func (b *Box) begin() error {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -276,18 +276,22 @@ func (c *cameraConn) play(silent func() time.Duration) error {
 		return errSetupTime
 	}
 	began := time.Now()
-	ended := make(chan error, 1)
-	go func() { ended <- c.client.Wait() }()
+	var why error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		why = c.client.Wait()
+	}()
 	look := time.NewTicker(c.timing.silence / 2)
 	defer look.Stop()
 	for {
 		select {
-		case err := <-ended:
-			return c.words(err)
+		case <-ended:
+			return c.words(why)
 		case <-look.C:
 			if min(silent(), time.Since(began)) > c.timing.silence {
 				c.client.Close()
-				_ = <-ended // that it was closed
+				<-ended
 				return errCameraSilent
 			}
 		}

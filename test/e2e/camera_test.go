@@ -244,6 +244,9 @@ func TestA32_CameraOpenOnlyWhileViewed(t *testing.T) {
 	if out, exit := panel.try("adopt", cam.url(account), "--name", "Door"); exit != 5 || !strings.Contains(out, "TV") {
 		t.Errorf("a device adopted a camera: exit %d: %s", exit, out)
 	}
+	if out, exit := tv.try("home", "foreign", "Door", cam.url(account), "--speaker", "tv"); exit != 2 || !strings.Contains(out, "must not hold a password") {
+		t.Errorf("a password for the roster: exit %d: %s", exit, out)
+	}
 	if n := len(ask[struct{ Foreign []any }](tv, "home", "show").Foreign); n != 0 {
 		t.Fatalf("%d cameras were adopted although none could be tried", n)
 	}

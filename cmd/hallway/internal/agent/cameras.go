@@ -166,6 +166,13 @@ func (a *Agent) keepCameras(ctx context.Context) error {
 	tick := time.NewTicker(lookAtCameras)
 	defer tick.Stop()
 	said := map[string]devices.ForeignRecord{}
+	for _, r := range a.mesh.Records() { // a restart says nothing new
+		if r.Writer == a.self && r.Kind == records.KindForeign && !r.Gone() {
+			if rec, err := records.DecodeForeign(r); err == nil {
+				said[r.Subject] = rec
+			}
+		}
+	}
 	for {
 		a.lookAtCameras(ctx, said)
 		select {
@@ -188,7 +195,7 @@ func (a *Agent) lookAtCameras(ctx context.Context, said map[string]devices.Forei
 			}
 		}
 	}
-	a.forgetCameras(r, mine, said)
+	a.forgetCameras(mine, said)
 	found := make(chan struct {
 		slug string
 		rec  devices.ForeignRecord
@@ -223,8 +230,8 @@ func sameForeign(a, b devices.ForeignRecord) bool {
 	return a.Fault == b.Fault && a.Behaviour == b.Behaviour && fmt.Sprint(a.Capabilities) == fmt.Sprint(b.Capabilities)
 }
 
-// forgetCameras drops passwords that are of no use any more, and takes back what was said.
-func (a *Agent) forgetCameras(r *devices.Roster, mine map[string]devices.Adopted, said map[string]devices.ForeignRecord) {
+// forgetCameras drops passwords that are of no use any more.
+func (a *Agent) forgetCameras(mine map[string]devices.Adopted, said map[string]devices.ForeignRecord) {
 	needed := map[string]bool{}
 	for _, ad := range mine {
 		needed[ad.URI] = true
@@ -243,15 +250,10 @@ func (a *Agent) forgetCameras(r *devices.Roster, mine map[string]devices.Adopted
 			a.log.Error("cannot forget a camera's password", "camera", public, "err", err)
 		}
 	}
-	for slug := range maps.Clone(said) {
-		if _, ok := mine[slug]; !ok {
-			delete(said, slug)
-			a.dir.SetSpoken(slug, a.self, nil)
-			if r.Has(a.self) && slices.Contains(r.Adopted[slug].Speakers, a.self) {
-				_ = a.mesh.Retract(slug, records.KindForeign)
-			}
-		}
-	}
+	maps.DeleteFunc(said, func(slug string, _ devices.ForeignRecord) bool { // the overlay drops the record
+		_, ok := mine[slug]
+		return !ok
+	})
 }
 
 // lookAt finds out what is to be said of one camera.
@@ -269,6 +271,9 @@ func (a *Agent) lookAt(ctx context.Context, ad devices.Adopted) devices.ForeignR
 		c.Tracks = d.Tracks
 	}
 	rec.Capabilities = media.Capabilities(c.Tracks)
+	if c.box != nil && c.box.InUse() { // some cameras have one connection to give
+		return rec
+	}
 	if err := a.knock(ctx, ad.URI); err != nil {
 		rec.Fault = "nothing answers at its address; is it on, and connected?"
 	}

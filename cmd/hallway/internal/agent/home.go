@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -188,8 +189,15 @@ func (a *Agent) SetForeign(f api.ForeignRequest) error {
 	if err != nil {
 		return err
 	}
+	if u, err := url.Parse(f.URI); err == nil && u.Host != "" && u.User != nil {
+		return fmt.Errorf("%w: every device of the home can read this address, so it must not hold a password; `hallway adopt` keeps it with the speaker", api.ErrInput)
+	}
+	ad := devices.Adopted{Slug: f.Slug, Name: f.Name, Class: f.Class, URI: f.URI, Speakers: nodes}
+	if r := a.roster.Roster(); r != nil {
+		ad.Room = r.Adopted[f.Slug].Room
+	}
 	defer a.settle()
-	return a.roster.SetForeign(a.key, devices.Adopted{Slug: f.Slug, Name: f.Name, Class: f.Class, URI: f.URI, Speakers: nodes})
+	return a.roster.SetForeign(a.key, ad)
 }
 
 // SetRule implements api.Backend.

@@ -98,7 +98,7 @@ func TestExitCodesAreDocumented(t *testing.T) {
 	}
 	legs := documented(t, "| leg | asks | exit code |")
 	var names []string
-	for _, l := range doctor.Diagnose(doctor.Facts{To: "x"}).Legs {
+	for _, l := range doctor.Diagnose(doctor.Facts{To: "x", Name: "X", Devices: []doctor.Callee{{Foreign: true}}}).Legs {
 		names = append(names, l.Name)
 		want := exitOfLeg(l.Name)
 		if slices.Contains([]string{doctor.LegSighting, doctor.LegRoster}, l.Name) {

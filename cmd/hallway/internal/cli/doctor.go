@@ -117,7 +117,7 @@ func exitOfLeg(leg string) int {
 		return ExitForbidden
 	case doctor.LegBusy:
 		return ExitNoAnswer
-	case doctor.LegMember, doctor.LegAddress, doctor.LegPort, doctor.LegTLS, doctor.LegSIP, doctor.LegMedia:
+	case doctor.LegMember, doctor.LegAddress, doctor.LegPort, doctor.LegTLS, doctor.LegSIP, doctor.LegMedia, doctor.LegCamera:
 		return ExitUnreachable
 	case doctor.LegCodec:
 		return ExitNoCodec

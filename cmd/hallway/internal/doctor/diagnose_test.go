@@ -86,6 +86,10 @@ func TestDiagnoseInWords(t *testing.T) {
 		"odd refusal":     {device(func(c *Callee) { c.SIP = Answer{Code: 500, Words: "Oops"} }), LegBusy, "a call would be refused now: 500 Oops."},
 		"UDP blocked":     {device(func(c *Callee) { c.Media = Path{Tried: true, Blocked: true, Err: "nothing came"} }), LegMedia, "calls can be set up, but sound and picture cannot pass: nothing came."},
 		"no media here":   {device(func(c *Callee) { c.Media = Path{Tried: true, Err: "no address"} }), LegMedia, "sound and picture cannot be tried: no address."},
+		"camera":          {device(func(c *Callee) { c.Foreign, c.Speaker = true, "Hub" }), "", "TV can call Panel."},
+		"camera is off":   {device(func(c *Callee) { c.Foreign, c.Speaker, c.Fault = true, "Hub", "nothing answers at its address." }), LegCamera, "Panel does not answer Hub, which speaks for it: nothing answers at its address."},
+		"camera unspoken": {device(func(c *Callee) { c.Foreign, c.NeverSeen = true, true }), LegMember, "no device that speaks for Panel has told of it yet."},
+		"own camera":      {both(dead(Silent), device(func(c *Callee) { c.Foreign, c.Here, c.Speaker = true, true, "TV" })), "", "TV can call Panel."},
 		"no codec":        {device(func(c *Callee) { c.MatchErr = profiles.ErrNothingInCommon }), LegCodec, "TV and Panel share no way to send sound or picture (no common codec)."},
 		"only warnings": {both(unseen, device(func(c *Callee) { c.Roster.Equal, c.Near = false, false })),
 			"", "TV can call Panel."},
@@ -99,16 +103,19 @@ func TestDiagnoseInWords(t *testing.T) {
 		if d.OK != (d.Advice == "") && c.cause != LegCaller {
 			t.Errorf("%s: what to do is %q", name, d.Advice)
 		}
-		complete(t, name, d)
+		complete(t, name, d, f.Devices...)
 	}
 }
 
 // complete checks what holds of every diagnosis: each leg once, in order, with words; none
 // tried whose need failed; a repeated diagnosis says the same.
-func complete(t *testing.T, name string, d api.Diagnosis) {
+func complete(t *testing.T, name string, d api.Diagnosis, about ...Callee) {
 	t.Helper()
-	want := []string{LegCaller, LegName}
-	for _, l := range legs() {
+	want, all := []string{LegCaller, LegName}, legs()
+	if len(about) == 1 {
+		all = legsOf(about[0])
+	}
+	for _, l := range all {
 		want = append(want, l.name)
 	}
 	var got []string

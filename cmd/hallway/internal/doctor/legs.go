@@ -141,19 +141,12 @@ func judgeName(f Facts) api.Check {
 
 func judgeMember(c Callee) api.Check {
 	if c.NeverSeen && c.Foreign {
-		return bad("see that the device that speaks for it is on, or `hallway adopt` its address again", "no device has told of %s yet: %s speaks for it", c.Name, orNobody(c.Speaker))
+		return bad("see that the device that speaks for it is on, or `hallway adopt` its address again", "no device that speaks for %s has told of it yet", c.Name)
 	}
 	if c.NeverSeen {
 		return bad("switch it on, on this network, and give it some seconds", "%s was added but has never come", c.Name)
 	}
 	return good("%s belongs to this home", c.Name)
-}
-
-func orNobody(s string) string {
-	if s == "" {
-		return "nobody"
-	}
-	return s
 }
 
 func judgeSighting(c Callee) api.Check {
