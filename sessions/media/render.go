@@ -18,7 +18,8 @@ import (
 
 // pipelineSink is a child that reads RTP from loopback, told where by an SDP file.
 type pipelineSink struct {
-	conns  map[string]net.Conn
+	conns  map[string]net.Conn // for RTP
+	rtcp   map[string]net.Conn // for its reports, one port above (RFC 3550 section 11)
 	file   string
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -29,7 +30,7 @@ func openPipelineSink(p profiles.Pipeline, media []sessions.MediaState, log *slo
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &pipelineSink{conns: map[string]net.Conn{}, cancel: cancel}
+	s := &pipelineSink{conns: map[string]net.Conn{}, rtcp: map[string]net.Conn{}, cancel: cancel}
 	sdp := "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=Hallway\nc=IN IP4 127.0.0.1\nt=0 0\n"
 	for _, m := range media {
 		if !m.Direction.Receives() {
@@ -38,6 +39,9 @@ func openPipelineSink(p profiles.Pipeline, media []sessions.MediaState, log *slo
 		port, err := freePort()
 		if err == nil {
 			s.conns[m.Kind], err = net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", port))
+		}
+		if err == nil {
+			s.rtcp[m.Kind], err = net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", port+1))
 		}
 		if err != nil {
 			_ = s.Close()
@@ -113,8 +117,20 @@ func (s *pipelineSink) WriteRTP(kind string, _ profiles.Codec, p *rtp.Packet) {
 	}
 }
 
-// WriteSenderReport implements sessions.Sink; the child plays as it comes.
-func (s *pipelineSink) WriteSenderReport(string, *rtcp.SenderReport) {}
+// WriteSenderReport implements sessions.Sink: by the reports the child brings sound and
+// picture together, as any RTP receiver does (RFC 3550 section 6.4.1).
+func (s *pipelineSink) WriteSenderReport(kind string, sr *rtcp.SenderReport) {
+	conn := s.rtcp[kind]
+	if conn == nil {
+		return
+	}
+	name := &rtcp.SourceDescription{Chunks: []rtcp.SourceDescriptionChunk{{
+		Source: sr.SSRC, Items: []rtcp.SourceDescriptionItem{{Type: rtcp.SDESCNAME, Text: "hallway"}}, // one for both: they belong together
+	}}}
+	if b, err := rtcp.Marshal([]rtcp.Packet{&rtcp.SenderReport{SSRC: sr.SSRC, NTPTime: sr.NTPTime, RTPTime: sr.RTPTime, PacketCount: sr.PacketCount, OctetCount: sr.OctetCount}, name}); err == nil {
+		_, _ = conn.Write(b)
+	}
+}
 
 // NeedsKeyFrame implements sessions.Sink.
 func (s *pipelineSink) NeedsKeyFrame() bool { return false }
@@ -126,8 +142,10 @@ func (s *pipelineSink) Path() string { return "" }
 func (s *pipelineSink) Close() error {
 	s.cancel()
 	s.wg.Wait()
-	for _, c := range s.conns {
-		_ = c.Close()
+	for _, m := range []map[string]net.Conn{s.conns, s.rtcp} {
+		for _, c := range m {
+			_ = c.Close()
+		}
 	}
 	if s.file != "" {
 		_ = os.Remove(s.file)
