@@ -23,17 +23,18 @@ type Call struct {
 
 	changing chan struct{} // holds one token while an offer of either side waits for its answer
 
-	mu        sync.Mutex
-	info      CallInfo
-	dialog    *dialog // the one that won, or the incoming one
-	incoming  *incoming
-	goneSince time.Time
-	troubles  troubles
-	agreed    int          // offers and answers finished after the first
-	wish      Wish         // of this side
-	first     []MediaState // as first agreed: what is missing later was taken away by somebody
-	over      bool
-	freed     chan struct{} // closed when camera and microphone are free
+	mu         sync.Mutex
+	info       CallInfo
+	dialog     *dialog // the one that won, or the incoming one
+	incoming   *incoming
+	goneSince  time.Time
+	restarting bool // the path is lost and not found again yet
+	troubles   troubles
+	agreed     int          // offers and answers finished after the first
+	wish       Wish         // of this side
+	first      []MediaState // as first agreed: what is missing later was taken away by somebody
+	over       bool
+	freed      chan struct{} // closed when camera and microphone are free
 }
 
 // ending is why and how a call ends.

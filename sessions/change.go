@@ -125,6 +125,9 @@ func (c *Call) reoffer(ctx context.Context, d *dialog, restart bool) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	c.mu.Lock()
+	restart = restart || c.restarting // a person's change must not pass for the way back
+	c.mu.Unlock()
 	if restart {
 		select {
 		case <-d.leg.Broken(): // before this offer: it is the answer to that, too

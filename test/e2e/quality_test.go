@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -257,4 +258,27 @@ func agrees(t *testing.T, what string, n, of int, truth float64) {
 	if math.Abs(got-truth) > margin {
 		t.Errorf("%s: %.1f %% (%d of %d), the cable dropped %.1f %% (margin %.1f)", what, got*100, n, of, truth*100, margin*100)
 	}
+}
+
+// A device that hangs, its connections open, has lost its consent to media (RFC 7675): within
+// 30 s the other side sends it no more, ends the call and says why; the device does the
+// same when it wakes.
+func TestConsentLostEndsTheCall(t *testing.T) {
+	l := newLab(t)
+	file := clip(t, 440)
+	tv := newNode(t, l, "TV", "tv", "", "--source-clip", file).start().found()
+	panel := newNode(t, l, "Panel", "panel", "", "--source-clip", file)
+	tv.invite(panel)
+	id := active(t, tv, panel)
+	panel.signal(syscall.SIGSTOP)
+	defer panel.signal(syscall.SIGCONT)
+	took := tv.eventually(30*time.Second, "the call ends", func() bool { return tv.call(id).State == "ended" })
+	if c := tv.call(id); !strings.Contains(c.Reason, "lost") && !strings.Contains(c.Reason, "stopped answering") {
+		t.Errorf("it says %q", c.Reason)
+	}
+	sent := tv.call(id).Stats.Audio.Sent
+	stays(t, time.Second, "nothing is sent any more", func() bool { return tv.call(id).Stats.Audio.Sent == sent })
+	panel.signal(syscall.SIGCONT)
+	woke := panel.eventually(30*time.Second, "the call ends", func() bool { return panel.call(id).State == "ended" })
+	t.Logf("ended after %v: %q; the device that hung ends it %v after it woke", took.Round(time.Millisecond), tv.call(id).Reason, woke.Round(time.Millisecond))
 }
