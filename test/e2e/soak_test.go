@@ -144,7 +144,7 @@ func TestSoak_ShortCalls(t *testing.T) {
 		slices.Sort(took)
 		return took
 	}
-	round(160) // until every pool and the list of old calls are full
+	round(400) // until every pool, and the list of old calls of each device, is full
 	before := []process{settled(a), settled(called)}
 	start := time.Now()
 	took := round(total)
