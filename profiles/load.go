@@ -36,6 +36,9 @@ type Pipeline struct {
 	Command []string     `yaml:"command" json:"command"`
 	Video   *Codec       `yaml:"video,omitempty" json:"video,omitempty"` // what a source sends
 	Audio   *Codec       `yaml:"audio,omitempty" json:"audio,omitempty"`
+	// EchoFree: what this source sends has no echo of the device's own loudspeaker in it, since
+	// it cancels it or has no microphone.
+	EchoFree bool `yaml:"echo-free,omitempty" json:"echo_free,omitempty"`
 }
 
 // Profile is a class of device.

@@ -63,6 +63,7 @@ type Config struct {
 	Behaviour  profiles.Behaviour
 	Capability profiles.Capabilities // of this device
 	AutoAnswer bool                  // the owner's rule for this device
+	HalfDuplex bool                  // its loudspeaker is heard by its microphone, and nothing cancels the echo
 	Version    string
 	Logger     *slog.Logger // nil discards
 	// SessionExpires is how long a call lives without a sign of the other side, and MinSE the

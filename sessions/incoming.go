@@ -180,7 +180,7 @@ func (a *Agent) onInvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 		id = token(16)
 	}
 	c := a.newCall(id, "in", StateIncoming, caller.AOR, to)
-	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: id, Remote: caller.Slug, Capabilities: a.cfg.Capability, Logger: a.log})
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: id, Remote: caller.Slug, Capabilities: a.cfg.Capability, HalfDuplex: a.cfg.HalfDuplex, Logger: a.log})
 	if err != nil {
 		a.refuse(req, tx, err)
 		return

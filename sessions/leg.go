@@ -26,6 +26,7 @@ type LegConfig struct {
 	Remote       string // slug of the other side, for file names and logs
 	Capabilities profiles.Capabilities
 	Wish         Wish // at the start
+	HalfDuplex   bool // while the far end speaks, silence is sent
 	Logger       *slog.Logger
 }
 

@@ -136,6 +136,7 @@ func TestTrackResumes(t *testing.T) {
 	if tr.shift.seq+800 != 701 || tr.shift.stamp != 0 {
 		t.Errorf("%+v", tr.shift)
 	}
+	tr.anew.Store(true)
 	anew := rtp.Header{SequenceNumber: 1, Timestamp: 0}
 	tr.resume(&anew, 48000)
 	if d := int32(tr.shift.stamp - 97000); tr.shift.seq+1 != 701 || d < 0 || d > 4800 {

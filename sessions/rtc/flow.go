@@ -53,6 +53,11 @@ func (l *Leg) send(f *feed) {
 		codecs[t.Kind] = t.Codec
 	}
 	cancel := f.src.Subscribe(func(kind string, p *rtp.Packet) {
+		if kind == "audio" && l.duplex.shut(time.Now()) {
+			if quiet, ok := silence(codecs[kind], len(p.Payload)); ok {
+				p.Payload = quiet
+			}
+		}
 		if t := l.outs[kind]; t != nil {
 			t.write(codecs[kind], p)
 		}
@@ -133,6 +138,9 @@ func (l *Leg) receive(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) 
 		codec := codecOfTrack(remote)
 		if !count.add(p, codec.ClockRate) { // held, sent without being agreed, or twice
 			continue
+		}
+		if kind == "audio" {
+			l.duplex.hear(codec, p.Payload, time.Now())
 		}
 		l.withSink(func(s sessions.Sink) { s.WriteRTP(kind, codec, p) })
 	}

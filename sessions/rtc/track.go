@@ -22,6 +22,7 @@ type track struct {
 
 	closed   atomic.Bool  // the gate was closed since the last packet
 	closedAt atomic.Int64 // Unix nanoseconds
+	anew     atomic.Bool  // what comes next is of another source, with a time of its own
 	shift    struct {     // for write alone
 		seq, lastSeq     uint16
 		stamp, lastStamp uint32
@@ -125,8 +126,9 @@ func (t *track) resume(h *rtp.Header, clock uint32) {
 	s := &t.shift
 	s.seq = s.lastSeq + 1 - h.SequenceNumber
 	pause := time.Duration(time.Now().UnixNano() - t.closedAt.Load())
-	due := s.lastStamp + uint32(uint64(pause.Seconds()*float64(clock)))            //nolint:gosec // RTP time stamps wrap
-	if d := int64(int32(h.Timestamp + s.stamp - due)); max(d, -d) > int64(clock) { //nolint:gosec // modular arithmetic
-		s.stamp = due - h.Timestamp
+	if !t.anew.Swap(false) {
+		return
 	}
+	due := s.lastStamp + uint32(uint64(pause.Seconds()*float64(clock))) //nolint:gosec // RTP time stamps wrap
+	s.stamp = due - h.Timestamp
 }
