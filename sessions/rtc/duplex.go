@@ -30,7 +30,6 @@ const (
 // concurrent use; a nil duplex is full duplex.
 type duplex struct {
 	mu       sync.Mutex
-	codec    string
 	opus     *opus.Decoder
 	samples  []float32
 	speaking time.Time // when the far end was last heard speaking
