@@ -124,7 +124,7 @@ func (c *Call) open(d *dialog) {
 	}
 	c.mu.Lock()
 	c.first = d.leg.Media()
-	if directionOf(c.first, "video") == profiles.Inactive && c.wish.Video != profiles.RecvOnly {
+	if directionOf(c.first, "video") == profiles.Inactive && c.wish.Video != profiles.RecvOnly { // check: own camera
 		// It began as sound alone. What the other side adds is shown; the camera here opens
 		// only when a person at this side wants it.
 		c.wish.Video = profiles.RecvOnly

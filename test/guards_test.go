@@ -36,6 +36,7 @@ func guards() []guard {
 		{"XAddr of its sender", "discovery/wsd", "OnlyTheLink"},
 		{"answer to our probe", "discovery/wsd", "Conformance"},
 		{"From against TLS peer", "sessions", "."},
+		{"own camera", "sessions", "PictureJoins"},
 	}
 }
 

@@ -75,7 +75,14 @@ func (d *duplex) level(c profiles.Codec, payload []byte) (float64, bool) {
 	return 0, false
 }
 
-func (d *duplex) opusLevel(payload []byte) (float64, bool) {
+// opusLevel decodes. Fuzzed without a find, but the decoder is young and the packet is a
+// stranger's: a panic in it must not end the agent for the sake of a level.
+func (d *duplex) opusLevel(payload []byte) (level float64, ok bool) {
+	defer func() {
+		if recover() != nil {
+			d.opus, level, ok = nil, 0, false
+		}
+	}()
 	if d.opus == nil {
 		dec, err := opus.NewDecoderWithOutput(48000, 1)
 		if err != nil {
