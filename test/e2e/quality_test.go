@@ -125,7 +125,7 @@ func inSync(t *testing.T, clip, file string, least int) {
 
 // Sound and picture stay together in the recording of a call of HALLWAY_DRIFT (12 s without
 // it; ten minutes when it matters), also across a hold.
-func TestSoundAndPictureStayTogether(t *testing.T) {
+func TestSoak_SoundAndPictureStayTogether(t *testing.T) {
 	l := newLab(t)
 	file := flashClip(t)
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", file).start().found()
