@@ -29,6 +29,7 @@ type Call struct {
 	incoming   *incoming
 	goneSince  time.Time
 	restarting bool // the path is lost and not found again yet
+	unsaid     bool // a change that the other side could not be told
 	troubles   troubles
 	agreed     int          // offers and answers finished after the first
 	wish       Wish         // of this side
