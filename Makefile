@@ -10,6 +10,8 @@ GOLANGCI_VERSION := v2.15.0
 KEEP ?=
 FUZZTIME ?= 2m
 SOAK ?= 5m
+CALLS ?= 10000
+DRIFT ?= 10m
 SIM_SEEDS ?= 10000
 HOSTILE ?= 10m
 
@@ -19,7 +21,7 @@ HOSTILE ?= 10m
 help: ## show this list
 	@printf 'Hallway: the screens, cameras and speakers of a home call each other by name.\n\n'
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
-	@printf '\n  KEEP=1 leaves the demo running; FUZZTIME=20s, SIM_SEEDS=300, HOSTILE=20s and SOAK=30s shorten the long runs.\n'
+	@printf '\n  KEEP=1 leaves the demo running; FUZZTIME=20s, SIM_SEEDS=300, HOSTILE=20s, CALLS=400, DRIFT=20s and SOAK=30s shorten the long runs.\n'
 
 build: ## build/hallway, as it ships
 	@mkdir -p $(BUILD)
@@ -43,8 +45,8 @@ e2e: ## tests between processes in network namespaces (root)
 fuzz: ## each fuzz target for FUZZTIME
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz
 
-soak: fuzz ## fuzz targets, SIM_SEEDS simulated homes, calls and churn for SOAK, attacks for HOSTILE
-	HALLWAY_SIM_SEEDS=$(SIM_SEEDS) HALLWAY_SOAK=$(SOAK) HALLWAY_CHURN=$(SOAK) HALLWAY_HOSTILE=$(HOSTILE) scripts/test soak
+soak: fuzz ## fuzz targets, SIM_SEEDS simulated homes, calls and churn for SOAK, CALLS short calls, one of DRIFT, attacks for HOSTILE
+	HALLWAY_SIM_SEEDS=$(SIM_SEEDS) HALLWAY_SOAK=$(SOAK) HALLWAY_CALLS=$(CALLS) HALLWAY_DRIFT=$(DRIFT) HALLWAY_CHURN=$(SOAK) HALLWAY_HOSTILE=$(HOSTILE) scripts/test soak
 
 bench: deps build ## the budgets, measured: a table and build/bench.json
 	$(GO) run ./test/bench -hallway $(BUILD)/hallway -out $(BUILD)/bench.json

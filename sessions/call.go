@@ -25,17 +25,19 @@ type Call struct {
 
 	changing chan struct{} // holds one token while an offer of either side waits for its answer
 
-	mu        sync.Mutex
-	info      CallInfo
-	dialog    *dialog // the one that won, or the incoming one
-	incoming  *incoming
-	goneSince time.Time
-	troubles  troubles
-	agreed    int          // offers and answers finished after the first
-	wish      Wish         // of this side
-	first     []MediaState // as first agreed: what is missing later was taken away by somebody
-	over      bool
-	freed     chan struct{} // closed when camera and microphone are free
+	mu         sync.Mutex
+	info       CallInfo
+	dialog     *dialog // the one that won, or the incoming one
+	incoming   *incoming
+	goneSince  time.Time
+	restarting bool // the path is lost and not found again yet
+	unsaid     bool // a change that the other side could not be told
+	troubles   troubles
+	agreed     int          // offers and answers finished after the first
+	wish       Wish         // of this side
+	first      []MediaState // as first agreed: what is missing later was taken away by somebody
+	over       bool
+	freed      chan struct{} // closed when camera and microphone are free
 }
 
 // ending is why and how a call ends.
@@ -125,7 +127,7 @@ func (c *Call) open(d *dialog) {
 	}
 	c.mu.Lock()
 	c.first = d.leg.Media()
-	if directionOf(c.first, "video") == profiles.Inactive && c.wish.Video != profiles.RecvOnly {
+	if directionOf(c.first, "video") == profiles.Inactive && c.wish.Video != profiles.RecvOnly { // check: own camera
 		// It began as sound alone. What the other side adds is shown; the camera here opens
 		// only when a person at this side wants it.
 		c.wish.Video = profiles.RecvOnly

@@ -23,6 +23,8 @@ const (
 var (
 	// errGlare says that the other side makes an offer, too (RFC 3261 section 14.1).
 	errGlare = errors.New("both sides changed the call at once")
+	// errAway says that no flow leads to the other side now.
+	errAway = errors.New("there is no connection to it now")
 	// errNoDialog says that the other side has forgotten the dialog.
 	errNoDialog = errors.New("the other side no longer knows of this call")
 )
@@ -92,6 +94,9 @@ func (c *Call) settle(ctx context.Context, d *dialog) error {
 			return nil
 		}
 		if !errors.Is(err, errGlare) {
+			c.mu.Lock()
+			c.unsaid = errors.Is(err, errAway) || errors.Is(err, errNoDial)
+			c.mu.Unlock()
 			return fmt.Errorf("this side has changed, but %s could not be told: %w", d.device.Name, err)
 		}
 		select {
@@ -101,6 +106,21 @@ func (c *Call) settle(ctx context.Context, d *dialog) error {
 			return fmt.Errorf("this side has changed, but %s could not be told: %w", d.device.Name, err)
 		case <-time.After(glarePause(c.info.Direction == "out")):
 		}
+	}
+}
+
+// retell offers what could not be said while no flow stood, once there is one again.
+func (c *Call) retell(d *dialog) {
+	c.mu.Lock()
+	due := c.unsaid && c.a.cfg.Flows.HasSIP(d.peer)
+	c.unsaid = c.unsaid && !due
+	c.mu.Unlock()
+	if due {
+		c.a.spawn(func() {
+			if err := c.settle(c.ctx, d); err != nil {
+				c.a.log.Debug("the other side does not know of a change yet", "call", c.id, "err", err)
+			}
+		})
 	}
 }
 
@@ -121,7 +141,7 @@ func (c *Call) reoffer(ctx context.Context, d *dialog, restart bool) error {
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
 	if err := a.reach(ctx, d.peer); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errAway, err)
 	}
 	select { // an offer of ours, or an answer that is being made, comes first
 	case c.changing <- struct{}{}:
@@ -129,6 +149,9 @@ func (c *Call) reoffer(ctx context.Context, d *dialog, restart bool) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	c.mu.Lock()
+	restart = restart || c.restarting // a person's change must not pass for the way back
+	c.mu.Unlock()
 	if restart {
 		select {
 		case <-d.leg.Broken(): // before this offer: it is the answer to that, too

@@ -101,9 +101,14 @@ func TestMuteIsTold(t *testing.T) {
 		t.Errorf("muted without a flow: %v", err)
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.wish.Mute {
+	mute := a.wish.Mute
+	a.mu.Unlock()
+	if !mute {
 		t.Error("who cannot be told must not hear us either")
+	}
+	connect(tv, panel) // it is told as soon as it can be
+	if i := panel.flowing("audio sendonly, video sendrecv"); !i.PeerMuted {
+		t.Errorf("%+v", i)
 	}
 }
 

@@ -63,6 +63,7 @@ type Config struct {
 	Behaviour  profiles.Behaviour
 	Capability profiles.Capabilities // of this device, at the start
 	AutoAnswer bool                  // the owner's rule for this device
+	HalfDuplex bool                  // its loudspeaker is heard by its microphone, and nothing cancels the echo
 	Version    string
 	// Speaks finds a foreign device that this node speaks for now; nil: it speaks for none.
 	Speaks func(slug string) (Spoken, bool)

@@ -28,6 +28,7 @@ type LegConfig struct {
 	Peer         devices.NodeID
 	Capabilities profiles.Capabilities
 	Wish         Wish // at the start
+	HalfDuplex   bool // while the far end speaks, silence is sent
 	Logger       *slog.Logger
 	Endpoint     Endpoint // source and sink; nil: the device's own
 	// Direct makes a leg without a network, from this source to the device's own sink: there is

@@ -168,7 +168,7 @@ func (c *Call) try(ctx context.Context, self devices.Device, i int, b *branch) o
 	if err != nil {
 		return outcome{code: statusNotAccept, err: ErrNoCommonCodec}
 	}
-	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: b.device.Slug, Peer: b.device.Node, Capabilities: m.Caller(), Wish: c.wish, Logger: a.log})
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: b.device.Slug, Peer: b.device.Node, Capabilities: m.Caller(), Wish: c.wish, HalfDuplex: a.cfg.HalfDuplex, Logger: a.log})
 	if err != nil {
 		return outcome{code: 500, err: err}
 	}

@@ -36,7 +36,13 @@ func (c *Call) watch(d *dialog) {
 func (c *Call) restart(d *dialog) {
 	c.mu.Lock()
 	agreed := c.agreed
+	c.restarting = true
 	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.restarting = false
+		c.mu.Unlock()
+	}()
 	for {
 		began := time.Now()
 		err := c.reoffer(c.ctx, d, true)

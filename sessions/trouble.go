@@ -81,6 +81,7 @@ func (a *Agent) examine(now time.Time) {
 		words := c.troubles.look(now, d.leg.Media(), d.leg.Stats(), d.device.Name)
 		same := slices.Equal(words, c.info.Trouble)
 		c.mu.Unlock()
+		c.retell(d)
 		if !same {
 			a.log.Info("what gets through has changed", "call", c.id, "peer", d.device.Slug, "trouble", words)
 			c.change(func(i *CallInfo) { i.Trouble = words })

@@ -39,6 +39,7 @@ func guards() []guard {
 		{"redirect to another host", "sessions/media", "MisbehavingCameras/all/leads_to"},
 		{"camera of an owner", "cmd/hallway/internal/agent", "CameraOfAnOwner"},
 		{"keepalive period", "sessions/media", "MisbehavingCameras/all/a_keepalive"},
+		{"own camera", "sessions", "PictureJoins"},
 	}
 }
 

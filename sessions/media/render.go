@@ -40,8 +40,10 @@ type pipelineSink struct {
 type output struct {
 	kind  string
 	codec profiles.Codec
-	conn  net.Conn
 	port  int
+	conn  net.Conn // for RTP
+	// for its reports, one port above (RFC 3550 section 11)
+	reports net.Conn
 }
 
 func openPipelineSink(p profiles.Pipeline, media []sessions.MediaState, v *volume, log *slog.Logger) (*pipelineSink, error) {
@@ -82,11 +84,15 @@ func (s *pipelineSink) prepare(media []sessions.MediaState) error {
 		if err != nil {
 			return err
 		}
+		reports, err := net.Dial("udp4", fmt.Sprintf("127.0.0.1:%d", port+1))
+		if err != nil {
+			return errors.Join(err, conn.Close())
+		}
 		codec, ok := profiles.Known(m.Codec)
 		if !ok {
 			codec = profiles.Codec{Name: m.Codec, ClockRate: 90000}
 		}
-		s.outs = append(s.outs, &output{kind: m.Kind, codec: codec, conn: conn, port: port})
+		s.outs = append(s.outs, &output{kind: m.Kind, codec: codec, port: port, conn: conn, reports: reports})
 	}
 	f, err := os.CreateTemp("", "hallway-*.sdp")
 	if err != nil {
@@ -225,8 +231,22 @@ func (s *pipelineSink) WriteRTP(kind string, codec profiles.Codec, p *rtp.Packet
 	}
 }
 
-// WriteSenderReport implements sessions.Sink; the child plays as it comes.
-func (s *pipelineSink) WriteSenderReport(string, *rtcp.SenderReport) {}
+// WriteSenderReport implements sessions.Sink: by the reports the child brings sound and
+// picture together, as any RTP receiver does (RFC 3550 section 6.4.1).
+func (s *pipelineSink) WriteSenderReport(kind string, sr *rtcp.SenderReport) {
+	s.mu.Lock()
+	i := slices.IndexFunc(s.outs, func(o *output) bool { return o.kind == kind })
+	s.mu.Unlock()
+	if i < 0 {
+		return
+	}
+	name := &rtcp.SourceDescription{Chunks: []rtcp.SourceDescriptionChunk{{
+		Source: sr.SSRC, Items: []rtcp.SourceDescriptionItem{{Type: rtcp.SDESCNAME, Text: "hallway"}}, // one for both: they belong together
+	}}}
+	if b, err := rtcp.Marshal([]rtcp.Packet{&rtcp.SenderReport{SSRC: sr.SSRC, NTPTime: sr.NTPTime, RTPTime: sr.RTPTime, PacketCount: sr.PacketCount, OctetCount: sr.OctetCount}, name}); err == nil {
+		_, _ = s.outs[i].reports.Write(b)
+	}
+}
 
 // NeedsKeyFrame implements sessions.Sink: a child that has just begun knows nothing of
 // the picture.
@@ -245,7 +265,7 @@ func (s *pipelineSink) Close() error {
 	s.cancel()
 	s.wg.Wait()
 	for _, o := range s.outs {
-		_ = o.conn.Close()
+		_ = errors.Join(o.conn.Close(), o.reports.Close())
 	}
 	if s.file != "" {
 		_ = os.Remove(s.file)

@@ -139,6 +139,7 @@ func TestTrackResumes(t *testing.T) {
 	if lost := tr.own([]uint16{701, 702}); !slices.Equal(lost, []uint16{800, 801}) {
 		t.Errorf("repairs of %v", lost)
 	}
+	tr.anew.Store(true)
 	anew := rtp.Header{SequenceNumber: 1, Timestamp: 0}
 	tr.resume(&anew, 48000)
 	if d := int32(tr.shift.stamp - 97000); uint16(tr.shift.seq.Load())+1 != 701 || d < 0 || d > 4800 {

@@ -40,6 +40,9 @@ const (
 	iceFailed, iceQuiet = 15 * time.Second, 5 * time.Second
 	// iceKeepalive also keeps consent fresh (RFC 7675).
 	iceKeepalive = 2 * time.Second
+	// replayWindow is how late a packet may come (RFC 3711 section 3.3.2 asks for 64 at least):
+	// a repair behind a key frame, or 200 ms of jitter, are further back than that.
+	replayWindow = 1024
 )
 
 // Config of a Factory. Endpoint is required.
@@ -231,6 +234,7 @@ func (f *Factory) settings() webrtc.SettingEngine {
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled) // our own engine resolves .local
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+	s.SetSRTPReplayProtectionWindow(replayWindow)
 	s.SetHostAcceptanceMinWait(0)
 	s.SetIncludeLoopbackCandidate(slices.Contains(f.cfg.Interfaces, "lo"))
 	return s

@@ -49,7 +49,10 @@ type Leg struct {
 	recv map[string]*counter // likewise
 	said map[string]*hearsay // likewise
 
-	opening sync.Mutex // one goroutine at a time opens and closes source and sink
+	duplex *duplex // nil: full duplex
+
+	before  sessions.Source // of the last feed; with opening held
+	opening sync.Mutex      // one goroutine at a time opens and closes source and sink
 	sinkMu  sync.RWMutex
 	sink    sessions.Sink
 	kinds   string // that the sink was opened for
@@ -67,6 +70,9 @@ func newLeg(f *Factory, pc *webrtc.PeerConnection, p *port, out *train, cfg sess
 		tracks: map[string]*track{}, media: map[string]sessions.MediaState{}, recv: map[string]*counter{"audio": {}, "video": {}},
 		said: map[string]*hearsay{"audio": {}, "video": {}},
 		outs: map[string]*track{"audio": newTrack("audio", cfg.CallID), "video": newTrack("video", cfg.CallID)},
+	}
+	if cfg.HalfDuplex {
+		l.duplex = &duplex{}
 	}
 	pc.OnConnectionStateChange(l.onState)
 	pc.OnTrack(l.onTrack)

@@ -52,6 +52,13 @@ func (o *outlet) WriteRTP(b sessions.Batch) {
 	if t.track == nil {
 		return
 	}
+	if b.Kind == "audio" && o.leg.duplex.shut(time.Now()) {
+		for i := range b.Packets {
+			if quiet, ok := silence(t.codec, len(b.Packets[i].Payload)); ok {
+				b.Packets[i].Payload = quiet
+			}
+		}
+	}
 	if len(b.Packets) > 1 {
 		o.leg.out.gather()
 		defer o.leg.out.leave()
@@ -73,6 +80,7 @@ type track struct {
 	bytes    atomic.Uint64
 
 	joins atomic.Bool // the next packet is the first of another subscription
+	anew  atomic.Bool // and that is of another source, with a time of its own
 
 	// Of the goroutine that writes.
 	header   rtp.Header // of the packet that leaves; not on the stack, which it would escape
@@ -194,8 +202,9 @@ func (t *track) write(c profiles.Codec, b sessions.Batch) {
 func (t *track) resume(first *rtp.Header, clock uint32) {
 	s := &t.shift
 	s.seq.Store(uint32(s.last.SequenceNumber + 1 - first.SequenceNumber))
-	due := s.last.Timestamp + uint32(uint64(time.Since(s.lastAt).Seconds()*float64(clock))) //nolint:gosec // RTP time stamps wrap
-	if d := int64(int32(first.Timestamp + s.stamp - due)); max(d, -d) > int64(clock) {      //nolint:gosec // modular arithmetic
+	back := int32(first.Timestamp+s.stamp-s.last.Timestamp) < 0 //nolint:gosec // modular arithmetic
+	if t.anew.Swap(false) || back {                             // back: a group of pictures that began before
+		due := s.last.Timestamp + uint32(uint64(time.Since(s.lastAt).Seconds()*float64(clock))) //nolint:gosec // RTP time stamps wrap
 		s.stamp = due - first.Timestamp
 	}
 	t.since, t.under, t.reported = first.SequenceNumber, 0, time.Time{}

@@ -176,9 +176,15 @@ func (a *Agent) openSessions() error {
 	a.sip, err = sessions.New(sessions.Config{
 		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media, Policy: a,
 		Behaviour: a.profile.Behaviour, Capability: caps, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
-		Examine: a.answerDoctor, Speaks: a.speaks,
+		Examine: a.answerDoctor, Speaks: a.speaks, HalfDuplex: halfDuplex(a.profile.Behaviour, source, sink),
 	})
 	return err
+}
+
+// halfDuplex holds for a device with a microphone and a loudspeaker in one room and nothing
+// that cancels the echo between them. A clip hears nothing, a recorder says nothing.
+func halfDuplex(b profiles.Behaviour, source media.SourceSpec, sink media.SinkSpec) bool {
+	return b.HalfDuplex && source.Pipeline != nil && source.Pipeline.Audio != nil && sink.Pipeline != nil
 }
 
 // run starts everything in two circles: what calls need, and the calls themselves, which

@@ -18,6 +18,7 @@ import (
 // Backend is the running agent as the API sees it.
 type Backend interface {
 	Status() Status
+	Process() Process
 	Directory() *devices.Snapshot
 	Calls() []sessions.CallInfo
 	Call(id string) (sessions.CallInfo, error)
@@ -58,13 +59,12 @@ type Status struct {
 	URI     string         `json:"uri,omitempty" doc:"SIP URI of this device"`
 	Since   time.Time      `json:"since"`
 	PID     int            `json:"pid"`
-	Process Process        `json:"process"`
 }
 
 // Process says what the agent uses, to whoever may use its socket.
 type Process struct {
 	Goroutines int    `json:"goroutines"`
-	HeapLive   uint64 `json:"heap_live" doc:"bytes that were in use after the last garbage collection"`
+	HeapLive   uint64 `json:"heap_live" doc:"bytes in use after the garbage collection that this question causes"`
 	OpenFiles  int    `json:"open_files" doc:"-1: unknown"`
 }
 

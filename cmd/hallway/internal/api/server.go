@@ -123,6 +123,7 @@ func get[T any](a huma.API, id, path, summary string, f func() (T, error)) {
 
 func reads(a huma.API, b Backend) {
 	get(a, "status", "/status", "The agent and its place in the home", func() (Status, error) { return b.Status(), nil })
+	get(a, "process", "/process", "Goroutines, memory and open files of the agent", func() (Process, error) { return b.Process(), nil })
 	get(a, "devices", "/devices", "Members of the home, and what else is in sight", func() (Devices, error) {
 		s := b.Directory()
 		return Devices{orEmpty(s.Devices), orEmpty(s.Spoken), orEmpty(s.Foreign)}, nil

@@ -39,6 +39,7 @@ func (f *fake) note(format string, args ...any) error {
 }
 
 func (f *fake) Status() Status               { return Status{Name: "TV"} }
+func (f *fake) Process() Process             { return Process{} }
 func (f *fake) Directory() *devices.Snapshot { return devices.Fold(devices.Inputs{}) }
 func (f *fake) Calls() []sessions.CallInfo   { return nil }
 func (f *fake) Call(id string) (sessions.CallInfo, error) {
