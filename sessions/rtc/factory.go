@@ -58,7 +58,6 @@ type Factory struct {
 	cfg  Config
 	once sync.Once
 	cert webrtc.Certificate
-	port *port
 	yard *yard
 	err  error
 
@@ -68,6 +67,10 @@ type Factory struct {
 
 	mu   sync.Mutex
 	legs map[*Leg]struct{} // living ones
+	// ports are opened as they are needed: all legs use the first, but two to the same device
+	// need two. ICE could tell them apart on one port, DTLS and SRTP cannot: there is nothing
+	// but the address of the other side to go by.
+	ports []*port
 }
 
 // New makes a factory.
@@ -84,27 +87,48 @@ func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
-	f.port.acquire()
-	t := &train{yard: f.yard}
-	pc, err := f.api(t, cfg.Capabilities).NewPeerConnection(webrtc.Configuration{
+	l := newLeg(f, cfg)
+	f.take(l)
+	pc, err := f.api(l).NewPeerConnection(webrtc.Configuration{
 		Certificates: []webrtc.Certificate{f.cert}, BundlePolicy: webrtc.BundlePolicyMaxBundle, RTCPMuxPolicy: webrtc.RTCPMuxPolicyRequire,
 	})
 	if err != nil {
-		f.port.release()
+		f.forget(l)
 		return nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
-	l := newLeg(f, pc, t, cfg)
-	f.mu.Lock()
-	f.legs[l] = struct{}{}
-	f.mu.Unlock()
+	l.use(pc)
 	return l, nil
+}
+
+// take notes a leg and gives it the first port that no other leg to the same device has.
+func (f *Factory) take(l *Leg) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	taken := map[*port]bool{}
+	for other := range f.legs {
+		if other.cfg.Remote == l.cfg.Remote {
+			taken[other.port] = true
+		}
+	}
+	i := slices.IndexFunc(f.ports, func(p *port) bool { return !taken[p] })
+	if i < 0 {
+		number := uint16(0) // the kernel chooses
+		if len(f.ports) == 0 {
+			number = f.cfg.Port
+		}
+		i = len(f.ports)
+		f.ports = append(f.ports, &port{number: number, interfaces: f.cfg.Interfaces, log: silent().NewLogger("ice")})
+	}
+	l.port = f.ports[i]
+	l.port.acquire()
+	f.legs[l] = struct{}{}
 }
 
 func (f *Factory) forget(l *Leg) {
 	f.mu.Lock()
 	delete(f.legs, l)
 	f.mu.Unlock()
-	f.port.release()
+	l.port.release()
 }
 
 // payload types are fixed, so that both sides agree without surprises; RFC 3551 names
@@ -169,21 +193,20 @@ func (f *Factory) build() {
 	}
 	f.cert = *cert
 	f.yard = newYard()
-	f.port = &port{number: f.cfg.Port, interfaces: f.cfg.Interfaces, log: silent().NewLogger("ice")}
 }
 
 func silent() logging.LoggerFactory {
 	return &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}
 }
 
-// api makes pion for one leg, which sends by its own train.
-func (f *Factory) api(t *train, c profiles.Capabilities) *webrtc.API {
-	reg := f.sends
+// api makes pion for one leg, which has its own port and train.
+func (f *Factory) api(l *Leg) *webrtc.API {
+	reg, c := f.sends, l.cfg.Capabilities
 	if c.Audio.Direction.Receives() || c.Video.Direction.Receives() {
 		reg = f.receives
 	}
 	s := f.settings()
-	s.SetICEUDPMux(trainPort{f.port, t})
+	s.SetICEUDPMux(trainPort{l.port, l.out})
 	return webrtc.NewAPI(webrtc.WithMediaEngine(f.media), webrtc.WithInterceptorRegistry(reg), webrtc.WithSettingEngine(s))
 }
 

@@ -16,11 +16,12 @@ const keyFrameEvery = 300 * time.Millisecond
 
 // Leg is one pion connection with the device's source and sink.
 type Leg struct {
-	f   *Factory
-	pc  *webrtc.PeerConnection
-	out *train
-	cfg sessions.LegConfig
-	log *slog.Logger
+	f    *Factory
+	pc   *webrtc.PeerConnection
+	port *port
+	out  *train
+	cfg  sessions.LegConfig
+	log  *slog.Logger
 
 	started   chan struct{} // closed by Start: received media may go to the sink
 	connected chan struct{}
@@ -45,19 +46,24 @@ type Leg struct {
 	recv    map[string]*counter
 }
 
-func newLeg(f *Factory, pc *webrtc.PeerConnection, out *train, cfg sessions.LegConfig) *Leg {
+func newLeg(f *Factory, cfg sessions.LegConfig) *Leg {
 	log := cfg.Logger
 	if log == nil {
 		log = f.cfg.Logger
 	}
 	l := &Leg{
-		f: f, pc: pc, out: out, cfg: cfg, log: log,
+		f: f, out: &train{yard: f.yard}, cfg: cfg, log: log,
 		started: make(chan struct{}), connected: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}, 1),
 		tracks: map[string]*track{}, media: map[string]sessions.MediaState{}, recv: map[string]*counter{"audio": {}, "video": {}},
 	}
+	return l
+}
+
+// use gives the leg its connection.
+func (l *Leg) use(pc *webrtc.PeerConnection) {
+	l.pc = pc
 	pc.OnConnectionStateChange(l.onState)
 	pc.OnTrack(l.onTrack)
-	return l
 }
 
 func (l *Leg) onState(s webrtc.PeerConnectionState) {

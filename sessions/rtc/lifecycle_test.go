@@ -328,7 +328,7 @@ func TestAllLegsShareOnePort(t *testing.T) {
 	for _, l := range legs {
 		_ = l.Close()
 	}
-	if f.port.muxes != nil {
+	if f.ports[0].muxes != nil {
 		t.Error("the port is open without a call")
 	}
 }

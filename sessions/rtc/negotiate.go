@@ -86,7 +86,7 @@ func (l *Leg) gathered(ctx context.Context, done <-chan struct{}) error {
 
 // written is our description as the other side gets it.
 func (l *Leg) written(sdp string, dirs []profiles.Direction) (string, error) {
-	sdp = addLinkLocal(sdp, l.f.port.linkLocal())
+	sdp = addLinkLocal(sdp, l.port.linkLocal())
 	if !strings.Contains(sdp, "a=candidate:") {
 		return "", fmt.Errorf("%w: this device has no network address that may carry media; check the cable or Wi-Fi and the setting interfaces", sessions.ErrMediaFailed)
 	}

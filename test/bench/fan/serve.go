@@ -38,14 +38,14 @@ func serve(socket string) error {
 		return err
 	}
 	profile()
-	for {
+	for n := 0; ; n++ {
 		c, err := l.Accept()
 		if err != nil {
 			return err
 		}
 		go func() {
 			defer func() { _ = c.Close() }()
-			leg, err := fac.NewLeg(sessions.LegConfig{CallID: c.RemoteAddr().String() + "x", Remote: "viewer", Capabilities: p.Capabilities})
+			leg, err := fac.NewLeg(sessions.LegConfig{CallID: "view", Remote: "viewer-" + strconv.Itoa(n), Capabilities: p.Capabilities})
 			if err != nil {
 				slog.Error("no leg", "err", err)
 				return
