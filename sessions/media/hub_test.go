@@ -2,6 +2,7 @@ package media
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -27,6 +28,7 @@ func (o outlet) WriteRTP(b sessions.Batch) {
 type scope struct {
 	t       *testing.T
 	start   time.Time
+	mu      sync.Mutex // needed only where the viewer goes on by itself, by its pace
 	got     []rtp.Packet
 	at      []time.Duration
 	batches []sessions.Batch
@@ -42,6 +44,8 @@ func (s *scope) WriteRTP(b sessions.Batch) {
 	if s.block != nil {
 		<-s.block
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.batches = append(s.batches, sessions.Batch{Kind: b.Kind, Live: b.Live, Again: b.Again, Packets: slices.Clone(b.Packets)})
 	for _, p := range b.Packets {
 		s.got, s.at = append(s.got, p), append(s.at, time.Since(s.start))
@@ -50,13 +54,19 @@ func (s *scope) WriteRTP(b sessions.Batch) {
 
 // payload numbers of what came.
 func (s *scope) ids() (out []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, p := range s.got {
 		out = append(out, int(p.Payload[0])<<8|int(p.Payload[1]))
 	}
 	return out
 }
 
-func (s *scope) forget() { s.got, s.at, s.batches = nil, nil, nil }
+func (s *scope) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.got, s.at, s.batches = nil, nil, nil
+}
 
 // continuous checks that no sequence number is missing or repeated and stamps never fall.
 func (s *scope) continuous(kind string) {
@@ -321,10 +331,12 @@ func TestSoundIsLiveWhilePictureCatchesUp(t *testing.T) {
 			sound(40 + n)
 			time.Sleep(pace)
 			synctest.Wait()
+			s.mu.Lock()
 			i := slices.IndexFunc(s.batches, func(b sessions.Batch) bool { return b.Kind == "audio" })
 			if i < 0 || s.batches[i].Packets[0].Timestamp != uint32(40+n)*960 || len(s.batches[i].Packets) != 1 {
-				t.Fatalf("sound %d did not come through the past of the picture: %+v", n, s.batches)
+				t.Errorf("sound %d did not come through the past of the picture: %+v", n, s.batches)
 			}
+			s.mu.Unlock()
 		}
 	})
 }
