@@ -36,6 +36,9 @@ func guards() []guard {
 		{"XAddr of its sender", "discovery/wsd", "OnlyTheLink"},
 		{"answer to our probe", "discovery/wsd", "Conformance"},
 		{"From against TLS peer", "sessions", "."},
+		{"packet twice", "sessions/media", "Holes"},
+		{"number twice", "sessions/media", "Number|Holes"},
+		{"payload type of a repair", "sessions/rtc", "PayloadType"},
 	}
 }
 

@@ -442,3 +442,30 @@ type counting struct{ n *atomic.Int64 }
 func (counting) Takes(kind string) bool { return true }
 
 func (c counting) WriteRTP(b sessions.Batch) { c.n.Add(int64(len(b.Packets))) }
+
+// A packet that comes after a new stretch of numbers began belongs to the old one: its
+// number is somebody else's now.
+func TestNumberOfAnOldStretchIsNotGivenAgain(t *testing.T) {
+	n := newNumbering()
+	n.restart(100, false)
+	used := map[uint64]uint16{}
+	give := func(source uint16) bool {
+		got, ok := n.of(source)
+		if before, twice := used[got]; ok && twice {
+			t.Errorf("packets %d and %d have the number %d", before, source, got)
+		}
+		used[got] = source
+		return ok
+	}
+	for s := range uint16(5) {
+		give(100 + s)
+	}
+	n.restart(110, true)
+	give(110)
+	if give(108) || give(109) {
+		t.Error("a late packet got a number of the new stretch")
+	}
+	if got := n.heard(uint16(n.last)); got != n.last {
+		t.Errorf("heard %d, not %d", got, n.last)
+	}
+}

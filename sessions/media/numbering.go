@@ -30,8 +30,10 @@ func (n *numbering) restart(source uint16, hole bool) {
 
 // of is the number of a packet of the source; false if it came too late for the stretch.
 func (n *numbering) of(source uint16) (uint64, bool) {
-	number := uint64(int64(n.last) + int64(int16(source+n.delta-uint16(n.last)))) //nolint:gosec // modular arithmetic
-	if number < n.begin {
+	ahead := int64(int16(source + n.delta - uint16(n.last))) //nolint:gosec // modular arithmetic
+	number := uint64(int64(n.last) + ahead)                  //nolint:gosec // far below 2^63
+
+	if number < n.begin { // check: number twice
 		return 0, false
 	}
 	n.last = max(n.last, number)

@@ -144,8 +144,9 @@ func (t *track) write(c profiles.Codec, b sessions.Batch) {
 	var packets, bytes uint64
 	for i := range b.Packets {
 		p := &b.Packets[i]
-		if b.Again && t.under < maxUnder && int16(p.SequenceNumber-t.since) < 0 { //nolint:gosec // modular arithmetic
-			continue // under another payload type it would be another packet of that number: SRTP breaks
+		// Under another payload type it would be another packet of that number: SRTP breaks.
+		if older := int16(p.SequenceNumber-t.since) < 0; b.Again && t.under < maxUnder && older { // check: payload type of a repair
+			continue
 		}
 		t.header = p.Header
 		h := &t.header

@@ -93,6 +93,7 @@ func profile() {
 	if name == "" || err != nil {
 		return
 	}
+	runtime.MemProfileRate = 512
 	go func() {
 		time.Sleep(time.Duration(after) * time.Second)
 		cpu, err1 := os.Create(name + ".cpu")
@@ -100,6 +101,10 @@ func profile() {
 		gor, err3 := os.Create(name + ".goroutines")
 		if err1 != nil || err2 != nil || err3 != nil {
 			return
+		}
+		if before, err := os.Create(name + ".heap0"); err == nil {
+			_ = pprof.Lookup("heap").WriteTo(before, 0)
+			_ = before.Close()
 		}
 		_ = pprof.StartCPUProfile(cpu)
 		time.Sleep(8 * time.Second)
