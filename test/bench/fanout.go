@@ -42,6 +42,7 @@ type watch struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
+	n   int // viewers
 }
 
 func newFan() (*fan, error) {
@@ -89,7 +90,7 @@ func (f *fan) close() error {
 
 // watch starts n viewers; it returns when all have their answers.
 func (f *fan) watch(n int) (*watch, error) {
-	w := &watch{cmd: f.home.Command(context.Background(), f.program(), "view", f.socket(), fmt.Sprint(n))}
+	w := &watch{n: n, cmd: f.home.Command(context.Background(), f.program(), "view", f.socket(), fmt.Sprint(n))}
 	w.cmd.Stderr = os.Stderr
 	var err error
 	if w.in, err = w.cmd.StdinPipe(); err != nil {
@@ -138,7 +139,7 @@ type seen struct {
 }
 
 func (f *fan) measure(w *watch) (s seen, err error) {
-	direct := f.device.Command(context.Background(), f.program(), "camera", f.home.IPv4+":7000")
+	direct := f.device.Command(context.Background(), f.program(), "camera", fmt.Sprintf("%s:%d", f.home.IPv4, 7000+w.n))
 	if err := direct.Start(); err != nil {
 		return s, err
 	}

@@ -35,12 +35,12 @@ type figures struct {
 	SilentAt int // viewers that got nothing in that time
 }
 
-// directPort is where the camera without a device sends.
+// directPort, and the number of viewers, is where the camera without a device sends.
 const directPort = 7000
 
 // direct takes that camera's frames.
-func direct() (*viewer, error) {
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{Port: directPort})
+func direct(port int) (*viewer, error) {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{Port: port})
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +195,7 @@ func view(socket, count string) error {
 		all = append(all, v)
 		time.Sleep(joinEvery)
 	}
-	alone, err := direct()
+	alone, err := direct(directPort + n)
 	if err != nil {
 		return err
 	}
