@@ -128,7 +128,7 @@ func TestNewViewerStartsWithTheKeyFrameAndIsLiveSoon(t *testing.T) {
 		c.gop = 60
 		c.play(115) // 55 frames since the key frame
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		synctest.Wait()
 		if got := s.ids(); !slices.Equal(got, upTo(60*perFrame, 61*perFrame)) {
@@ -167,7 +167,7 @@ func TestNumbersAreTheViewersOwn(t *testing.T) {
 		var all []*scope
 		for range 3 {
 			s := newScope(t)
-			v := c.h.Subscribe(s)
+			v := c.h.Subscribe(s, &sessions.Position{})
 			defer v.Cancel()
 			all = append(all, s)
 			c.play(8)
@@ -189,7 +189,7 @@ func TestSlowViewerIsSkippedToTheNextKeyFrameAndDelaysNobody(t *testing.T) {
 		c.play(1)
 		slow, fast := newScope(t), newScope(t)
 		slow.block = make(chan struct{})
-		sv, fv := c.h.Subscribe(slow), c.h.Subscribe(fast)
+		sv, fv := c.h.Subscribe(slow, &sessions.Position{}), c.h.Subscribe(fast, &sessions.Position{})
 		defer fv.Cancel()
 		c.play(75) // 2.5 s
 		if n := len(fast.got); n != 76*perFrame {
@@ -220,7 +220,7 @@ func TestKeyFrameIsGivenAgainFromTheRingAtABoundedRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCamera()
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		c.play(28)
 		s.forget()
@@ -255,7 +255,7 @@ func TestLostPacketsAreSentAgainExactly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCamera()
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		c.play(28)
 		v.RequestKeyFrame() // another stretch of numbers, with stamps made for it
@@ -291,7 +291,7 @@ func TestClosedGateOpensWithAKeyFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCamera()
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		c.play(12)
 		s.closed.Store(true)
@@ -321,7 +321,7 @@ func TestSoundIsLiveWhilePictureCatchesUp(t *testing.T) {
 		}
 		c.play(50)
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		synctest.Wait()
 		for n := range 3 {
@@ -345,7 +345,7 @@ func TestHolesStayHolesAndNoNumberIsUsedTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCamera()
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		c.play(3)
 		c.seq++ // lost before us
@@ -406,7 +406,7 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 	frame := make([]*rtp.Packet, 8)
 	var got atomic.Int64
 	for range 10 {
-		v := c.h.Subscribe(counting{&got})
+		v := c.h.Subscribe(counting{&got}, &sessions.Position{})
 		defer v.Cancel()
 	}
 	n := uint32(0)
@@ -446,7 +446,7 @@ func (c counting) WriteRTP(b sessions.Batch) { c.n.Add(int64(len(b.Packets))) }
 // A packet that comes after a new stretch of numbers began belongs to the old one: its
 // number is somebody else's now.
 func TestNumberOfAnOldStretchIsNotGivenAgain(t *testing.T) {
-	n := newNumbering()
+	n := newNumbering(0)
 	n.restart(100, false)
 	used := map[uint64]uint16{}
 	give := func(source uint16) bool {
@@ -468,4 +468,38 @@ func TestNumberOfAnOldStretchIsNotGivenAgain(t *testing.T) {
 	if got := n.heard(uint16(n.last)); got != n.last {
 		t.Errorf("heard %d, not %d", got, n.last)
 	}
+}
+
+// A leg whose source was closed and opened anew goes on in its numbers and its time; one that
+// comes back to the same source keeps its time to the tick.
+func TestLegGoesOnWhereItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var at sessions.Position
+		s := newScope(t)
+		c := newCamera()
+		watch := func(frames int) {
+			v := c.h.Subscribe(s, &at)
+			c.play(frames)
+			time.Sleep(catchUp)
+			v.Cancel()
+		}
+		watch(12)
+		c.play(20)
+		watch(12)
+		last := s.got[len(s.got)-1]
+		if want := uint32(c.frames-1) * 3000; last.Timestamp != want {
+			t.Errorf("back at the same source the stamp is %d, not %d", last.Timestamp, want)
+		}
+		time.Sleep(3 * time.Second)
+		began := time.Now()
+		c = newCamera() // another time line
+		c.frames = 90_000
+		watch(12)
+		s.continuous("video")
+		due := last.Timestamp + uint32((3*time.Second+catchUp).Seconds()*90_000)
+		i := slices.IndexFunc(s.at, func(d time.Duration) bool { return s.start.Add(d).After(began) })
+		if off := int32(s.got[i+1].Timestamp - due); off < -9000 || off > 9000 {
+			t.Errorf("the new source goes on %d ticks away from where the stream is", off)
+		}
+	})
 }

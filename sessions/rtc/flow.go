@@ -94,7 +94,8 @@ func (l *Leg) send(src sessions.Source) {
 	for _, t := range src.Tracks() {
 		out.of(t.Kind).codec = t.Codec
 	}
-	view := src.Subscribe(out)
+	l.position.Audio.Clock = out.audio.codec.ClockRate
+	view := src.Subscribe(out, &l.position)
 	defer view.Cancel()
 	if !l.locked(func() { l.view = view }) {
 		return

@@ -32,18 +32,19 @@ type Leg struct {
 	wg        sync.WaitGroup
 	closeErr  error // written once, inside once.closed
 
-	mu      sync.Mutex
-	order   []string // kinds, in the order of the media sections
-	tracks  map[string]*track
-	media   map[string]sessions.MediaState
-	err     error
-	begun   bool                       // Start was called
-	reoffer *webrtc.SessionDescription // of Restart, until it is answered
-	offerer bool                       // made the first offer
-	view    sessions.Subscription      // of the source
-	sink    sessions.Sink
-	frees   []func() // of the source
-	recv    map[string]*counter
+	mu       sync.Mutex
+	order    []string // kinds, in the order of the media sections
+	tracks   map[string]*track
+	media    map[string]sessions.MediaState
+	err      error
+	begun    bool                       // Start was called
+	reoffer  *webrtc.SessionDescription // of Restart, until it is answered
+	offerer  bool                       // made the first offer
+	view     sessions.Subscription      // of the source
+	position sessions.Position          // of what is sent; the subscription has it while there is one
+	sink     sessions.Sink
+	frees    []func() // of the source
+	recv     map[string]*counter
 }
 
 func newLeg(f *Factory, cfg sessions.LegConfig) *Leg {

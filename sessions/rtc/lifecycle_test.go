@@ -50,7 +50,7 @@ func (fakeSource) Tracks() []sessions.Track {
 	return []sessions.Track{{Kind: "audio", Codec: profiles.Codec{Name: "PCMU", ClockRate: 8000, Channels: 1}}, {Kind: "video", Codec: profiles.Codec{Name: "VP8", ClockRate: 90000}}}
 }
 
-func (s fakeSource) Subscribe(out sessions.Outlet) sessions.Subscription {
+func (s fakeSource) Subscribe(out sessions.Outlet, _ *sessions.Position) sessions.Subscription {
 	d := func(kind string, p *rtp.Packet) {
 		out.WriteRTP(sessions.Batch{Kind: kind, Packets: []rtp.Packet{*p}, Live: true})
 	}
