@@ -19,9 +19,10 @@ const (
 	// tooLate is how far a viewer may fall behind before it is skipped to the next key
 	// frame; tooLong is how long it may take for a group of pictures from the past.
 	tooLate, tooLong = time.Second, 3 * time.Second
-	// refreshEvery bounds how often a viewer can have the group of pictures again. Receivers
-	// ask until they have a picture, so a request in vain is repeated.
-	refreshEvery = time.Second
+	// refreshEvery bounds how often a viewer can have the group of pictures. Receivers ask
+	// before the first has arrived, and go on until they have a picture, so a request in vain
+	// is repeated.
+	refreshEvery = 500 * time.Millisecond
 	// maxLost bounds the repairs that wait, repairs those of one second.
 	maxLost, repairs = 256, 1024
 	// squeezed is how much of a frame's time, in ticks of 90 kHz, the past may take when it
@@ -74,7 +75,6 @@ type viewer struct {
 	repaired  int
 	repairsAt time.Time
 	refresh   bool
-	refreshed time.Time
 }
 
 func (v *viewer) signal() {
@@ -103,7 +103,7 @@ func (v *viewer) RequestKeyFrame() {
 	now := time.Now()
 	v.hub.mu.Lock()
 	defer v.hub.mu.Unlock()
-	if v.pos < v.until || now.Sub(v.refreshed) < refreshEvery { // it is on its way
+	if v.pos < v.until || now.Sub(v.joined) < refreshEvery { // it is on its way
 		return
 	}
 	v.refresh = true
@@ -223,7 +223,6 @@ func (v *viewer) await(from uint64, slow bool) {
 // picture takes what comes next of one frame, and says if it is live.
 func (v *viewer) picture(r *ring, now time.Time) (live bool) {
 	if v.refresh && r.keyed {
-		v.refreshed = now
 		v.join(r, now)
 	}
 	v.refresh = false

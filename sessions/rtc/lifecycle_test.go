@@ -307,7 +307,7 @@ func TestAllLegsShareOnePort(t *testing.T) {
 	seen := map[string]bool{}
 	var legs []sessions.Leg
 	for range 3 {
-		l, err := f.NewLeg(sessions.LegConfig{Capabilities: caps(t, "tv")})
+		l, err := f.NewLeg(sessions.LegConfig{Remote: fmt.Sprint("room-", len(legs)), Capabilities: caps(t, "tv")})
 		if err != nil {
 			t.Fatal(err)
 		}
