@@ -15,8 +15,9 @@ import (
 const (
 	// maxBranches bounds a ring group (conventions: 32).
 	maxBranches = 32
-	// maxCalls bounds what members can make this node hold; a call costs about 2 MB.
-	maxCalls = 32
+	// maxCalls bounds what members can make this node hold: 100 viewers of a camera, and some
+	// more. One that is only sent to costs 0.4 MB. A class of device may set less (max-calls).
+	maxCalls = 128
 	// callsPerSecond bounds INVITEs from one member: the transaction layer holds about
 	// 12 kB for 32 s after each.
 	callsPerSecond, callBurst = 20, 40

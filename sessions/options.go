@@ -19,7 +19,7 @@ const QuestionType = "application/vnd.hallway.doctor+json"
 
 const (
 	// maxExams bounds what members can make this node do at once: a trial of the media
-	// path costs as much as a call, about 2 MB.
+	// path costs as much as a call.
 	maxExams = 4
 	// examTime bounds an examination that a member asks for: dials, SIP and media together.
 	examTime = 16 * time.Second

@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"context"
+	"time"
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
@@ -20,10 +21,27 @@ type Source interface {
 	Tracks() []Track
 	// Subscribe starts delivery to one more viewer, beginning with the current group of
 	// pictures. Viewers are independent: one that is slow loses packets rather than delaying
-	// the others. The caller cancels it.
-	Subscribe(Outlet) Subscription
+	// the others. The caller cancels it. The position is the subscription's until Cancel has
+	// returned.
+	Subscribe(Outlet, *Position) Subscription
 	Done() <-chan struct{} // closed when it failed by itself
 	Err() error
+}
+
+// Position is how far the streams of one leg have come. A later subscription, to this source
+// or another, goes on from there: an SSRC has one numbering and one time (RFC 3550 section
+// 5.1), and a number that came twice would break SRTP. The zero value is a leg that sent
+// nothing yet.
+type Position struct{ Audio, Video Stream }
+
+// Stream is how far one stream has come. Only sources look inside.
+type Stream struct {
+	Number uint64    // last sequence number, in its low 16 bits; 0: nothing was sent
+	Stamp  uint32    // newest time stamp
+	Shift  uint32    // added to the source's time stamps
+	At     time.Time // of the last packet
+	Partly bool      // its frame was not sent to the end
+	Clock  uint32    // Hz
 }
 
 // Outlet takes what a source delivers to one viewer. It is called from one goroutine.

@@ -40,6 +40,9 @@ func guards() []guard {
 		{"camera of an owner", "cmd/hallway/internal/agent", "CameraOfAnOwner"},
 		{"keepalive period", "sessions/media", "MisbehavingCameras/all/a_keepalive"},
 		{"own camera", "sessions", "PictureJoins"},
+		{"packet twice", "sessions/media", "Holes"},
+		{"number twice", "sessions/media", "Number|Holes"},
+		{"payload type of a repair", "sessions/rtc", "PayloadType"},
 	}
 }
 

@@ -465,7 +465,7 @@ func misbehave(t *testing.T, c badCamera) {
 	ctx, cancel := contextWithCancel(t)
 	src := openCamera(ctx, cam, badTiming(), &wg, slog.New(slog.DiscardHandler))
 	var got atomic.Int32
-	view := src.Subscribe(outlet(func(string, *rtp.Packet) { got.Add(1) }))
+	view := src.Subscribe(outlet(func(string, *rtp.Packet) { got.Add(1) }), &sessions.Position{})
 	switch {
 	case c.words != "":
 		select {

@@ -60,15 +60,22 @@ func (h *hub) wake() {
 }
 
 // Subscribe implements sessions.Source.
-func (h *hub) Subscribe(out sessions.Outlet) sessions.Subscription {
+func (h *hub) Subscribe(out sessions.Outlet, at *sessions.Position) sessions.Subscription {
+	v := h.admit(out, at)
+	go v.run() // until Cancel, which waits for it
+	return v
+}
+
+func (h *hub) admit(out sessions.Outlet, at *sessions.Position) *viewer {
 	v := &viewer{
-		hub: h, out: out, done: make(chan struct{}), ended: make(chan struct{}), notify: make(chan struct{}, 1),
-		batch: make([]rtp.Packet, 0, maxBatch), audio: newNumbering(), video: newNumbering(), audioCut: true, waiting: true,
+		hub: h, out: out, position: at, done: make(chan struct{}), ended: make(chan struct{}), notify: make(chan struct{}, 1),
+		batch: make([]rtp.Packet, 0, maxBatch), audioCut: true, waiting: true,
+		audio: newNumbering(at.Audio.Number), video: newNumbering(at.Video.Number),
+		sent: at.Video.Number > 0, stamp: at.Video.Stamp, partly: at.Video.Partly,
 	}
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	v.audioPos, v.pos = h.audio.head, h.video.head
 	h.viewers[v] = struct{}{}
-	h.mu.Unlock()
-	go v.run()
 	return v
 }

@@ -2,6 +2,7 @@ package media
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -27,6 +28,7 @@ func (o outlet) WriteRTP(b sessions.Batch) {
 type scope struct {
 	t       *testing.T
 	start   time.Time
+	mu      sync.Mutex // needed only where the viewer goes on by itself, by its pace
 	got     []rtp.Packet
 	at      []time.Duration
 	batches []sessions.Batch
@@ -42,6 +44,8 @@ func (s *scope) WriteRTP(b sessions.Batch) {
 	if s.block != nil {
 		<-s.block
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.batches = append(s.batches, sessions.Batch{Kind: b.Kind, Live: b.Live, Again: b.Again, Packets: slices.Clone(b.Packets)})
 	for _, p := range b.Packets {
 		s.got, s.at = append(s.got, p), append(s.at, time.Since(s.start))
@@ -50,13 +54,19 @@ func (s *scope) WriteRTP(b sessions.Batch) {
 
 // payload numbers of what came.
 func (s *scope) ids() (out []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, p := range s.got {
 		out = append(out, int(p.Payload[0])<<8|int(p.Payload[1]))
 	}
 	return out
 }
 
-func (s *scope) forget() { s.got, s.at, s.batches = nil, nil, nil }
+func (s *scope) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.got, s.at, s.batches = nil, nil, nil
+}
 
 // continuous checks that no sequence number is missing or repeated and stamps never fall.
 func (s *scope) continuous(kind string) {
@@ -118,7 +128,7 @@ func TestNewViewerStartsWithTheKeyFrameAndIsLiveSoon(t *testing.T) {
 		c.gop = 60
 		c.play(115) // 55 frames since the key frame
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		synctest.Wait()
 		if got := s.ids(); !slices.Equal(got, upTo(60*perFrame, 61*perFrame)) {
@@ -157,7 +167,7 @@ func TestNumbersAreTheViewersOwn(t *testing.T) {
 		var all []*scope
 		for range 3 {
 			s := newScope(t)
-			v := c.h.Subscribe(s)
+			v := c.h.Subscribe(s, &sessions.Position{})
 			defer v.Cancel()
 			all = append(all, s)
 			c.play(8)
@@ -179,7 +189,7 @@ func TestSlowViewerIsSkippedToTheNextKeyFrameAndDelaysNobody(t *testing.T) {
 		c.play(1)
 		slow, fast := newScope(t), newScope(t)
 		slow.block = make(chan struct{})
-		sv, fv := c.h.Subscribe(slow), c.h.Subscribe(fast)
+		sv, fv := c.h.Subscribe(slow, &sessions.Position{}), c.h.Subscribe(fast, &sessions.Position{})
 		defer fv.Cancel()
 		c.play(75) // 2.5 s
 		if n := len(fast.got); n != 76*perFrame {
@@ -210,7 +220,7 @@ func TestKeyFrameIsGivenAgainFromTheRingAtABoundedRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCamera()
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		c.play(28)
 		s.forget()
@@ -245,7 +255,7 @@ func TestLostPacketsAreSentAgainExactly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCamera()
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		c.play(28)
 		v.RequestKeyFrame() // another stretch of numbers, with stamps made for it
@@ -281,7 +291,7 @@ func TestClosedGateOpensWithAKeyFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCamera()
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		c.play(12)
 		s.closed.Store(true)
@@ -311,7 +321,7 @@ func TestSoundIsLiveWhilePictureCatchesUp(t *testing.T) {
 		}
 		c.play(50)
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		synctest.Wait()
 		for n := range 3 {
@@ -321,10 +331,12 @@ func TestSoundIsLiveWhilePictureCatchesUp(t *testing.T) {
 			sound(40 + n)
 			time.Sleep(pace)
 			synctest.Wait()
+			s.mu.Lock()
 			i := slices.IndexFunc(s.batches, func(b sessions.Batch) bool { return b.Kind == "audio" })
 			if i < 0 || s.batches[i].Packets[0].Timestamp != uint32(40+n)*960 || len(s.batches[i].Packets) != 1 {
-				t.Fatalf("sound %d did not come through the past of the picture: %+v", n, s.batches)
+				t.Errorf("sound %d did not come through the past of the picture: %+v", n, s.batches)
 			}
+			s.mu.Unlock()
 		}
 	})
 }
@@ -333,7 +345,7 @@ func TestHolesStayHolesAndNoNumberIsUsedTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCamera()
 		s := newScope(t)
-		v := c.h.Subscribe(s)
+		v := c.h.Subscribe(s, &sessions.Position{})
 		defer v.Cancel()
 		c.play(3)
 		c.seq++ // lost before us
@@ -394,7 +406,7 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 	frame := make([]*rtp.Packet, 8)
 	var got atomic.Int64
 	for range 10 {
-		v := c.h.Subscribe(counting{&got})
+		v := c.h.Subscribe(counting{&got}, &sessions.Position{})
 		defer v.Cancel()
 	}
 	n := uint32(0)
@@ -430,3 +442,64 @@ type counting struct{ n *atomic.Int64 }
 func (counting) Takes(kind string) bool { return true }
 
 func (c counting) WriteRTP(b sessions.Batch) { c.n.Add(int64(len(b.Packets))) }
+
+// A packet that comes after a new stretch of numbers began belongs to the old one: its
+// number is somebody else's now.
+func TestNumberOfAnOldStretchIsNotGivenAgain(t *testing.T) {
+	n := newNumbering(0)
+	n.restart(100, false)
+	used := map[uint64]uint16{}
+	give := func(source uint16) bool {
+		got, ok := n.of(source)
+		if before, twice := used[got]; ok && twice {
+			t.Errorf("packets %d and %d have the number %d", before, source, got)
+		}
+		used[got] = source
+		return ok
+	}
+	for s := range uint16(5) {
+		give(100 + s)
+	}
+	n.restart(110, true)
+	give(110)
+	if give(108) || give(109) {
+		t.Error("a late packet got a number of the new stretch")
+	}
+	if got := n.heard(uint16(n.last)); got != n.last {
+		t.Errorf("heard %d, not %d", got, n.last)
+	}
+}
+
+// A leg whose source was closed and opened anew goes on in its numbers and its time; one that
+// comes back to the same source keeps its time to the tick.
+func TestLegGoesOnWhereItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var at sessions.Position
+		s := newScope(t)
+		c := newCamera()
+		watch := func(frames int) {
+			v := c.h.Subscribe(s, &at)
+			c.play(frames)
+			time.Sleep(catchUp)
+			v.Cancel()
+		}
+		watch(12)
+		c.play(20)
+		watch(12)
+		last := s.got[len(s.got)-1]
+		if want := uint32(c.frames-1) * 3000; last.Timestamp != want {
+			t.Errorf("back at the same source the stamp is %d, not %d", last.Timestamp, want)
+		}
+		time.Sleep(3 * time.Second)
+		began := time.Now()
+		c = newCamera() // another time line
+		c.frames = 90_000
+		watch(12)
+		s.continuous("video")
+		due := last.Timestamp + uint32((3*time.Second+catchUp).Seconds()*90_000)
+		i := slices.IndexFunc(s.at, func(d time.Duration) bool { return s.start.Add(d).After(began) })
+		if off := int32(s.got[i+1].Timestamp - due); off < -9000 || off > 9000 {
+			t.Errorf("the new source goes on %d ticks away from where the stream is", off)
+		}
+	})
+}

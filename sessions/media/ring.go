@@ -69,7 +69,7 @@ func (r *ring) push(p *rtp.Packet, key bool, now time.Time) bool {
 		r.shift += r.last + 2 - seq // a gap of one tells viewers that something is missing
 		seq, ahead = r.last+2, 2
 	}
-	if _, _, twice := r.find(seq); twice {
+	if _, _, twice := r.find(seq); twice { // check: packet twice
 		return false
 	}
 	if ahead > 0 || r.head == 0 {

@@ -168,7 +168,7 @@ func view(src sessions.Source) *cameraViewer {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		v.got[kind] = append(v.got[kind], *p)
-	})).Cancel
+	}), &sessions.Position{}).Cancel
 	return v
 }
 

@@ -119,7 +119,7 @@ func TestClipLoopsWithoutASeam(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		got[kind] = append(got[kind], p)
-	}))
+	}), &sessions.Position{})
 	waitFor(t, "three rounds", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
@@ -301,7 +301,7 @@ func TestTestPictureOfEveryProfileRuns(t *testing.T) {
 	view := src.Subscribe(outlet(func(kind string, p *rtp.Packet) {
 		rec.WriteRTP(kind, codecs[kind], p)
 		count[kind].Add(1)
-	}))
+	}), &sessions.Position{})
 	waitFor(t, "sound and picture", func() bool { return count["audio"].Load() > 60 && count["video"].Load() > 30 })
 	view.Cancel()
 	if err := rec.Close(); err != nil {

@@ -19,14 +19,17 @@ const (
 	// tooLate is how far a viewer may fall behind before it is skipped to the next key
 	// frame; tooLong is how long it may take for a group of pictures from the past.
 	tooLate, tooLong = time.Second, 3 * time.Second
-	// refreshEvery bounds how often a viewer can have the group of pictures again. Receivers
-	// ask until they have a picture, so a request in vain is repeated.
-	refreshEvery = time.Second
+	// refreshEvery bounds how often a viewer can have the group of pictures. Receivers ask
+	// before the first has arrived, and go on until they have a picture, so a request in vain
+	// is repeated.
+	refreshEvery = 500 * time.Millisecond
 	// maxLost bounds the repairs that wait, repairs those of one second.
 	maxLost, repairs = 256, 1024
 	// squeezed is how much of a frame's time, in ticks of 90 kHz, the past may take when it
 	// is shown again: half a frame at 30 Hz.
 	squeezed = 1500
+	// videoClock of all formats of the picture, in Hz (RFC 6184, 7741, 7798).
+	videoClock = 90_000
 	// spans is how many stretches of a viewer's numbering can be repaired in.
 	spans = 8
 )
@@ -41,6 +44,8 @@ type viewer struct {
 	notify  chan struct{}
 	once    sync.Once
 	skipped atomic.Uint64
+	// position is where the streams were before; the goroutine keeps it up to date.
+	position *sessions.Position
 
 	// Of the goroutine alone.
 	batch []rtp.Packet
@@ -50,6 +55,7 @@ type viewer struct {
 	audioPos uint64 // next packet of the sound
 	audio    numbering
 	audioCut bool // the sound begins anew
+	audioSet bool // the shift of its time stamps is known
 
 	pos      uint64 // next packet of the picture
 	video    numbering
@@ -63,12 +69,12 @@ type viewer struct {
 	partly   bool   // the last frame was not sent to its end
 	sent     bool   // something was
 	stamp    uint32 // newest time stamp
+	videoSet bool   // the shift of time stamps is known
 
 	lost      []uint16
 	repaired  int
 	repairsAt time.Time
 	refresh   bool
-	refreshed time.Time
 }
 
 func (v *viewer) signal() {
@@ -97,7 +103,7 @@ func (v *viewer) RequestKeyFrame() {
 	now := time.Now()
 	v.hub.mu.Lock()
 	defer v.hub.mu.Unlock()
-	if v.pos < v.until || now.Sub(v.refreshed) < refreshEvery { // it is on its way
+	if v.pos < v.until || now.Sub(v.joined) < refreshEvery { // it is on its way
 		return
 	}
 	v.refresh = true
@@ -154,7 +160,7 @@ func (v *viewer) next() (b sessions.Batch, pause time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	v.batch = v.batch[:0]
-	if v.sound(&h.audio, audio); len(v.batch) > 0 {
+	if v.sound(&h.audio, audio, now); len(v.batch) > 0 {
 		return sessions.Batch{Kind: "audio", Packets: v.batch, Live: true}, 0
 	}
 	if !video {
@@ -181,7 +187,8 @@ func (v *viewer) add(p *rtp.Packet, number uint64, stamp uint32) {
 
 // sound takes the sound that is there. Sound of the past is of no use: it would only
 // make the receiver's buffer longer.
-func (v *viewer) sound(r *ring, open bool) {
+func (v *viewer) sound(r *ring, open bool, now time.Time) {
+	at := &v.position.Audio
 	if !open {
 		v.audioPos, v.audioCut = r.head, true
 		return
@@ -195,8 +202,14 @@ func (v *viewer) sound(r *ring, open bool) {
 			v.audio.restart(s.seq, false)
 			v.audioCut = false
 		}
+		if !v.audioSet {
+			if v.audioSet = true; at.Number > 0 {
+				at.Shift = shiftFor(at, s, at.Clock, now)
+			}
+		}
 		if n, ok := v.audio.of(s.seq); ok {
-			v.add(s.p, n, s.p.Timestamp)
+			v.add(s.p, n, s.p.Timestamp+at.Shift)
+			at.Number, at.Stamp, at.At = v.audio.last, s.p.Timestamp+at.Shift, now
 		}
 	}
 }
@@ -210,7 +223,6 @@ func (v *viewer) await(from uint64, slow bool) {
 // picture takes what comes next of one frame, and says if it is live.
 func (v *viewer) picture(r *ring, now time.Time) (live bool) {
 	if v.refresh && r.keyed {
-		v.refreshed = now
 		v.join(r, now)
 	}
 	v.refresh = false
@@ -246,6 +258,9 @@ func (v *viewer) picture(r *ring, now time.Time) (live bool) {
 			v.sent, v.stamp = true, stamp
 		}
 	}
+	if len(v.batch) > 0 {
+		v.position.Video = sessions.Stream{Number: v.video.last, Stamp: v.stamp, Shift: v.spans[0].shift, At: now, Partly: v.partly, Clock: videoClock}
+	}
 	return live
 }
 
@@ -265,9 +280,15 @@ func (v *viewer) behind(r *ring, now time.Time) bool {
 func (v *viewer) join(r *ring, now time.Time) {
 	first, newest := r.at(r.key), r.at(r.head-1)
 	v.video.restart(first.seq, v.partly)
-	s := span{begin: v.video.begin, delta: v.video.delta}
+	at := &v.position.Video
+	if !v.videoSet {
+		if v.videoSet = true; at.Number > 0 {
+			at.Shift = shiftFor(at, newest, videoClock, now)
+		}
+	}
+	s := span{begin: v.video.begin, delta: v.video.delta, shift: at.Shift}
 	frames := newest.frame - first.frame + 1
-	if v.sent && int32(first.p.Timestamp-v.stamp) <= 0 { //nolint:gosec // modular arithmetic of time stamps
+	if v.sent && int32(first.p.Timestamp+s.shift-v.stamp) <= 0 { //nolint:gosec // modular arithmetic of time stamps
 		s.step = max(1, squeezed/uint32(frames)) //nolint:gosec // at most maxGOP
 		s.base, s.first, s.frame = v.stamp+s.step, first.frame, newest.frame
 	}

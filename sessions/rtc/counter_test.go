@@ -123,26 +123,3 @@ func TestReportsOfAPeer(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
-
-// Another subscription leaves no gap in the sequence, and a source that was opened anew goes
-// on in the same time.
-func TestTrackResumes(t *testing.T) {
-	tr := newTrack("audio", "x")
-	tr.packets.Store(1)
-	tr.shift.last.SequenceNumber, tr.shift.last.Timestamp = 700, 1000
-	tr.shift.lastAt = time.Now().Add(-2 * time.Second)
-	same := rtp.Header{SequenceNumber: 800, Timestamp: 97000} // the source ran on: 2 s
-	tr.resume(&same, 48000)
-	if uint16(tr.shift.seq.Load())+800 != 701 || tr.shift.stamp != 0 {
-		t.Errorf("shifted by %d and %d", tr.shift.seq.Load(), tr.shift.stamp)
-	}
-	if lost := tr.own([]uint16{701, 702}); !slices.Equal(lost, []uint16{800, 801}) {
-		t.Errorf("repairs of %v", lost)
-	}
-	tr.anew.Store(true)
-	anew := rtp.Header{SequenceNumber: 1, Timestamp: 0}
-	tr.resume(&anew, 48000)
-	if d := int32(tr.shift.stamp - 97000); uint16(tr.shift.seq.Load())+1 != 701 || d < 0 || d > 4800 {
-		t.Errorf("shifted by %d and %d", tr.shift.seq.Load(), tr.shift.stamp)
-	}
-}

@@ -125,7 +125,7 @@ func (d *direct) carry(src sessions.Source, sink sessions.Sink) {
 	for _, t := range src.Tracks() {
 		codecs[t.Kind] = t.Codec
 	}
-	defer src.Subscribe(&shown{d: d, sink: sink, codecs: codecs}).Cancel()
+	defer src.Subscribe(&shown{d: d, sink: sink, codecs: codecs}, &sessions.Position{}).Cancel()
 	select {
 	case <-d.closed:
 	case <-src.Done():

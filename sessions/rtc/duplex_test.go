@@ -122,29 +122,36 @@ func FuzzDuplex(f *testing.F) {
 	})
 }
 
+// listener takes the sound of a source.
+type listener chan []byte
+
+func (listener) Takes(kind string) bool { return kind == "audio" }
+
+func (l listener) WriteRTP(b sessions.Batch) {
+	for _, p := range b.Packets {
+		select {
+		case l <- p.Payload:
+		default:
+		}
+	}
+}
+
 // What listening costs a device, for 20 ms of Opus.
 func BenchmarkDuplexHear(b *testing.B) {
 	clip := makeClip(b)
 	box := media.NewBox(media.SourceSpec{Clip: clip}, media.SinkSpec{}, nil)
-	src, release, err := box.OpenSource(b.Context())
+	src, release, err := box.OpenSource(b.Context(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer release()
 	got := make(chan []byte, 100)
-	cancel := src.Subscribe(func(kind string, p *rtp.Packet) {
-		if kind == "audio" {
-			select {
-			case got <- p.Payload:
-			default:
-			}
-		}
-	})
+	view := src.Subscribe(listener(got), &sessions.Position{})
 	var payloads [][]byte
 	for len(payloads) < 50 {
 		payloads = append(payloads, <-got)
 	}
-	cancel()
+	view.Cancel()
 	d, c := &duplex{}, profiles.Codec{Name: "opus", ClockRate: 48000, Channels: 2}
 	for i := 0; b.Loop(); i++ {
 		d.hear(c, payloads[i%50], time.Now())

@@ -29,7 +29,6 @@ import (
 	"github.com/pion/logging"
 	"github.com/pion/webrtc/v4"
 
-	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 )
@@ -62,7 +61,6 @@ type Factory struct {
 	cfg  Config
 	once sync.Once
 	cert webrtc.Certificate
-	port *port
 	yard *yard
 	err  error
 
@@ -72,14 +70,10 @@ type Factory struct {
 
 	mu   sync.Mutex
 	legs map[*Leg]struct{} // living ones
-	more []*port           // for further legs to one peer
-	busy map[lane]bool     // which leg uses which port
-}
-
-// lane is the way from a port to a peer: one leg at a time can use it.
-type lane struct {
-	port *port
-	peer devices.NodeID
+	// ports are opened as they are needed: all legs use the first, but two to the same device
+	// need two. ICE could tell them apart on one port, DTLS and SRTP cannot: there is nothing
+	// but the address of the other side to go by.
+	ports []*port
 }
 
 // New makes a factory.
@@ -87,7 +81,7 @@ func New(cfg Config) *Factory {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Factory{cfg: cfg, legs: map[*Leg]struct{}{}, busy: map[lane]bool{}}
+	return &Factory{cfg: cfg, legs: map[*Leg]struct{}{}}
 }
 
 // NewLeg implements sessions.Media.
@@ -99,52 +93,53 @@ func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
-	p := f.takePort(cfg.Peer)
-	t := &train{yard: f.yard}
-	pc, err := f.api(p, t, cfg.Capabilities).NewPeerConnection(webrtc.Configuration{
+	l := newLeg(f, cfg)
+	f.take(l)
+	pc, err := f.api(l).NewPeerConnection(webrtc.Configuration{
 		Certificates: []webrtc.Certificate{f.cert}, BundlePolicy: webrtc.BundlePolicyMaxBundle, RTCPMuxPolicy: webrtc.RTCPMuxPolicyRequire,
 	})
 	if err != nil {
-		f.givePort(p, cfg.Peer)
+		f.forget(l)
 		return nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
-	l := newLeg(f, pc, p, t, cfg)
-	f.mu.Lock()
-	f.legs[l] = struct{}{}
-	f.mu.Unlock()
+	l.use(pc)
 	return l, nil
+}
+
+// take notes a leg and gives it the first port that no other leg to the same device has.
+func (f *Factory) take(l *Leg) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	taken := map[*port]bool{}
+	for other := range f.legs {
+		if sameDevice(other.cfg, l.cfg) {
+			taken[other.port] = true
+		}
+	}
+	i := slices.IndexFunc(f.ports, func(p *port) bool { return !taken[p] })
+	if i < 0 {
+		number := uint16(0) // the kernel chooses
+		if len(f.ports) == 0 {
+			number = f.cfg.Port
+		}
+		i = len(f.ports)
+		f.ports = append(f.ports, &port{number: number, interfaces: f.cfg.Interfaces, log: silent().NewLogger("ice")})
+	}
+	l.port = f.ports[i]
+	l.port.acquire()
+	f.legs[l] = struct{}{}
+}
+
+// sameDevice reports whether two legs end at one device. One node may speak for many.
+func sameDevice(a, b sessions.LegConfig) bool {
+	return a.Peer == b.Peer && (!a.Peer.IsZero() || a.Remote == b.Remote)
 }
 
 func (f *Factory) forget(l *Leg) {
 	f.mu.Lock()
 	delete(f.legs, l)
 	f.mu.Unlock()
-	f.givePort(l.port, l.cfg.Peer)
-}
-
-// takePort opens the port of all legs, unless a leg to the same peer uses it: packets are
-// told apart by where they come from, so two legs between the same two sockets would take
-// each other's. There are as many ports as legs to one peer at a time.
-func (f *Factory) takePort(peer devices.NodeID) *port {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	all := append([]*port{f.port}, f.more...)
-	i := slices.IndexFunc(all, func(p *port) bool { return peer.IsZero() || !f.busy[lane{p, peer}] })
-	if i < 0 {
-		i = len(all)
-		all = append(all, &port{interfaces: f.cfg.Interfaces, log: f.port.log})
-		f.more = all[1:]
-	}
-	f.busy[lane{all[i], peer}] = true
-	all[i].acquire()
-	return all[i]
-}
-
-func (f *Factory) givePort(p *port, peer devices.NodeID) {
-	f.mu.Lock()
-	delete(f.busy, lane{p, peer})
-	f.mu.Unlock()
-	p.release()
+	l.port.release()
 }
 
 // payload types are fixed, so that both sides agree without surprises; RFC 3551 names
@@ -210,21 +205,20 @@ func (f *Factory) build() {
 	}
 	f.cert = *cert
 	f.yard = newYard()
-	f.port = &port{number: f.cfg.Port, interfaces: f.cfg.Interfaces, log: silent().NewLogger("ice")}
 }
 
 func silent() logging.LoggerFactory {
 	return &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}
 }
 
-// api makes pion for one leg, which uses one of the ports and sends by its own train.
-func (f *Factory) api(p *port, t *train, c profiles.Capabilities) *webrtc.API {
-	reg := f.sends
+// api makes pion for one leg, which has its own port and train.
+func (f *Factory) api(l *Leg) *webrtc.API {
+	reg, c := f.sends, l.cfg.Capabilities
 	if c.Audio.Direction.Receives() || c.Video.Direction.Receives() {
 		reg = f.receives
 	}
 	s := f.settings()
-	s.SetICEUDPMux(trainPort{p, t})
+	s.SetICEUDPMux(trainPort{l.port, l.out})
 	return webrtc.NewAPI(webrtc.WithMediaEngine(f.media), webrtc.WithInterceptorRegistry(reg), webrtc.WithSettingEngine(s))
 }
 

@@ -51,9 +51,8 @@ func (l *Leg) send(f *feed) {
 	for _, t := range f.src.Tracks() {
 		out.of(t.Kind).codec = t.Codec
 	}
-	out.audio.joins.Store(true)
-	out.video.joins.Store(true)
-	view := f.src.Subscribe(out)
+	l.position.Audio.Clock = out.audio.codec.ClockRate
+	view := f.src.Subscribe(out, &l.position)
 	defer view.Cancel()
 	if !l.locked(func() { f.view = view }) {
 		return
@@ -83,7 +82,7 @@ func (l *Leg) readRequests(kind string, sender *webrtc.RTPSender) {
 			case *rtcp.TransportLayerNack:
 				if view := l.view(kind); view != nil {
 					for i := range p.Nacks {
-						view.Resend(l.outs[kind].own(p.Nacks[i].PacketList()))
+						view.Resend(p.Nacks[i].PacketList())
 					}
 				}
 			case *rtcp.ReceiverReport:

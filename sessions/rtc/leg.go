@@ -51,20 +51,21 @@ type Leg struct {
 
 	duplex *duplex // nil: full duplex
 
-	before  sessions.Source // of the last feed; with opening held
-	opening sync.Mutex      // one goroutine at a time opens and closes source and sink
+	position sessions.Position // of what is sent; the subscription has it while there is one
+
+	opening sync.Mutex // one goroutine at a time opens and closes source and sink
 	sinkMu  sync.RWMutex
 	sink    sessions.Sink
 	kinds   string // that the sink was opened for
 }
 
-func newLeg(f *Factory, pc *webrtc.PeerConnection, p *port, out *train, cfg sessions.LegConfig) *Leg {
+func newLeg(f *Factory, cfg sessions.LegConfig) *Leg {
 	log := cfg.Logger
 	if log == nil {
 		log = f.cfg.Logger
 	}
 	l := &Leg{
-		f: f, pc: pc, port: p, out: out, cfg: cfg, log: log,
+		f: f, out: &train{yard: f.yard}, cfg: cfg, log: log,
 		started: make(chan struct{}), connected: make(chan struct{}), failed: make(chan struct{}), closed: make(chan struct{}), broken: make(chan struct{}, 1),
 		wish: cfg.Wish, offered: map[string]profiles.Direction{},
 		tracks: map[string]*track{}, media: map[string]sessions.MediaState{}, recv: map[string]*counter{"audio": {}, "video": {}},
@@ -74,9 +75,14 @@ func newLeg(f *Factory, pc *webrtc.PeerConnection, p *port, out *train, cfg sess
 	if cfg.HalfDuplex {
 		l.duplex = &duplex{}
 	}
+	return l
+}
+
+// use gives the leg its connection.
+func (l *Leg) use(pc *webrtc.PeerConnection) {
+	l.pc = pc
 	pc.OnConnectionStateChange(l.onState)
 	pc.OnTrack(l.onTrack)
-	return l
 }
 
 func (l *Leg) onState(s webrtc.PeerConnectionState) {

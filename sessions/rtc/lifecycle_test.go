@@ -50,7 +50,7 @@ func (fakeSource) Tracks() []sessions.Track {
 	return []sessions.Track{{Kind: "audio", Codec: profiles.Codec{Name: "PCMU", ClockRate: 8000, Channels: 1}}, {Kind: "video", Codec: profiles.Codec{Name: "VP8", ClockRate: 90000}}}
 }
 
-func (s fakeSource) Subscribe(out sessions.Outlet) sessions.Subscription {
+func (s fakeSource) Subscribe(out sessions.Outlet, _ *sessions.Position) sessions.Subscription {
 	d := func(kind string, p *rtp.Packet) {
 		out.WriteRTP(sessions.Batch{Kind: kind, Packets: []rtp.Packet{*p}, Live: true})
 	}
@@ -307,7 +307,7 @@ func TestAllLegsShareOnePort(t *testing.T) {
 	seen := map[string]bool{}
 	var legs []sessions.Leg
 	for range 3 {
-		l, err := f.NewLeg(sessions.LegConfig{Capabilities: caps(t, "tv")})
+		l, err := f.NewLeg(sessions.LegConfig{Remote: fmt.Sprint("room-", len(legs)), Capabilities: caps(t, "tv")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -328,7 +328,7 @@ func TestAllLegsShareOnePort(t *testing.T) {
 	for _, l := range legs {
 		_ = l.Close()
 	}
-	if f.port.muxes != nil {
+	if f.ports[0].muxes != nil {
 		t.Error("the port is open without a call")
 	}
 }

@@ -138,12 +138,6 @@ func (l *Leg) startFeed(ctx context.Context, media []sessions.MediaState) error 
 	if err != nil {
 		return fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 	}
-	if l.before != nil && l.before != src {
-		for _, t := range l.outs {
-			t.anew.Store(true)
-		}
-	}
-	l.before = src
 	f := &feed{src: src, media: media, release: release, stop: make(chan struct{}), ended: make(chan struct{})}
 	if src == nil {
 		close(f.ended)

@@ -37,13 +37,13 @@ func TestTwoLegsToOnePeer(t *testing.T) {
 			t.Errorf("view %d lost %d packets to the other", i, lost)
 		}
 	}
-	if len(viewer.more) != 1 || len(viewer.more[0].muxes) == 0 {
-		t.Fatalf("%d further ports", len(viewer.more))
+	if len(viewer.ports) != 2 || len(viewer.ports[1].muxes) == 0 {
+		t.Fatalf("%d ports", len(viewer.ports))
 	}
 	if err := views[1].leg.Close(); err != nil {
 		t.Error(err)
 	}
-	if len(viewer.more[0].muxes) != 0 {
+	if len(viewer.ports[1].muxes) != 0 {
 		t.Error("the second port is still open")
 	}
 	after := received(0)

@@ -65,7 +65,7 @@ func (o *outlet) WriteRTP(b sessions.Batch) {
 	}
 	t.write(t.codec, b)
 	if b.Live {
-		if sr := t.report(t.codec, t.shift.last.Timestamp, time.Now()); sr != nil {
+		if sr := t.report(t.codec, b.Packets[len(b.Packets)-1].Timestamp, time.Now()); sr != nil {
 			_ = o.leg.pc.WriteRTCP([]rtcp.Packet{sr})
 		}
 	}
@@ -79,12 +79,8 @@ type track struct {
 	packets  atomic.Uint64
 	bytes    atomic.Uint64
 
-	joins atomic.Bool // the next packet is the first of another subscription
-	anew  atomic.Bool // and that is of another source, with a time of its own
-
 	// Of the goroutine that writes.
 	header   rtp.Header // of the packet that leaves; not on the stack, which it would escape
-	shift    shift
 	reported time.Time
 	payload  webrtc.PayloadType
 	since    uint16 // sequence number from which payload is right
@@ -95,14 +91,6 @@ type track struct {
 	out    webrtc.TrackLocalWriter
 	ssrc   uint32
 	codecs []webrtc.RTPCodecParameters
-}
-
-// shift joins the numbering of one subscription to that of the one before, in one stream.
-type shift struct {
-	seq    atomic.Uint32 // added to what the subscription says; read by who repairs
-	stamp  uint32
-	last   rtp.Header // of the newest packet that was sent
-	lastAt time.Time
 }
 
 func newTrack(kind, stream string) *track { return &track{kind: kind, id: stream} }
@@ -163,9 +151,6 @@ func (t *track) write(c profiles.Codec, b sessions.Batch) {
 	if out == nil || !ok {
 		return
 	}
-	if !b.Again && t.joins.Swap(false) && t.packets.Load() > 0 {
-		t.resume(&b.Packets[0].Header, c.ClockRate)
-	}
 	if pt != t.payload && !b.Again {
 		t.payload, t.since, t.under = pt, b.Packets[0].SequenceNumber, 0
 	}
@@ -175,14 +160,13 @@ func (t *track) write(c profiles.Codec, b sessions.Batch) {
 	var packets, bytes uint64
 	for i := range b.Packets {
 		p := &b.Packets[i]
-		if b.Again && t.under < maxUnder && int16(p.SequenceNumber-t.since) < 0 { //nolint:gosec // modular arithmetic
-			continue // under another payload type it would be another packet of that number: SRTP breaks
+		// Under another payload type it would be another packet of that number: SRTP breaks.
+		if older := int16(p.SequenceNumber-t.since) < 0; b.Again && t.under < maxUnder && older { // check: payload type of a repair
+			continue
 		}
 		t.header = p.Header
 		h := &t.header
 		h.Version, h.SSRC, h.PayloadType = 2, ssrc, uint8(t.payload)
-		h.SequenceNumber += uint16(t.shift.seq.Load()) //nolint:gosec // the low 16 bits
-		h.Timestamp += t.shift.stamp
 		h.CSRC, h.Extension, h.Extensions, h.Padding, h.PaddingSize = nil, false, nil, false, 0
 		if _, err := out.WriteRTP(h, p.Payload); err == nil {
 			packets++
@@ -191,32 +175,6 @@ func (t *track) write(c profiles.Codec, b sessions.Batch) {
 	}
 	t.packets.Add(packets)
 	t.bytes.Add(bytes)
-	if !b.Again {
-		t.shift.last, t.shift.lastAt = t.header, time.Now()
-	}
-}
-
-// resume joins what is sent now to what was sent before the source was let go: what was kept
-// back is no loss to the receiver (RFC 3550 section 5.1), and a source that was opened anew
-// goes on in the same time.
-func (t *track) resume(first *rtp.Header, clock uint32) {
-	s := &t.shift
-	s.seq.Store(uint32(s.last.SequenceNumber + 1 - first.SequenceNumber))
-	back := int32(first.Timestamp+s.stamp-s.last.Timestamp) < 0 //nolint:gosec // modular arithmetic
-	if t.anew.Swap(false) || back {                             // back: a group of pictures that began before
-		due := s.last.Timestamp + uint32(uint64(time.Since(s.lastAt).Seconds()*float64(clock))) //nolint:gosec // RTP time stamps wrap
-		s.stamp = due - first.Timestamp
-	}
-	t.since, t.under, t.reported = first.SequenceNumber, 0, time.Time{}
-}
-
-// own turns sequence numbers of the stream into those of the subscription, in place.
-func (t *track) own(lost []uint16) []uint16 {
-	seq := uint16(t.shift.seq.Load()) //nolint:gosec // the low 16 bits
-	for i := range lost {
-		lost[i] -= seq
-	}
-	return lost
 }
 
 // payloadType finds the agreed payload type of a codec.

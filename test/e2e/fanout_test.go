@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hallway-home/hallway/test/netlab"
+	"github.com/hallway-home/hallway/test/netlab/impair"
 )
 
 // slowKeys is a camera whose encoder makes a key frame only every 10 s.
@@ -91,6 +95,69 @@ func TestA18_SharedEncodeOfTenViewers(t *testing.T) {
 			return c.State == "ended" && file != ""
 		})
 		beginsWithKeyFrame(t, file)
+	}
+}
+
+// What gets lost on the way to one viewer is repaired from what the source keeps, and the
+// viewer on a good cable notices nothing.
+func TestA18_LossesAreRepaired(t *testing.T) {
+	l := newLab(t)
+	cam := newNode(t, l, "Cam", "camera", "", "--source-clip", clip(t, 440)).start().found()
+	near, far := newNode(t, l, "Near", "tv", "", "--sink-record", t.TempDir()), newNode(t, l, "Far", "tv", "", "--sink-record", t.TempDir())
+	cam.invite(near, far)
+	must(t, l.Cut(far.host))
+	cable, err := impair.Join(l, impair.Faults{Delay: 5 * time.Millisecond, Seed: 1})
+	if err != nil {
+		netlab.Missing(t, err.Error())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- cable.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	allSee(t, 15*time.Second, cam, near, far)
+	type counted struct {
+		ID    string
+		Stats struct {
+			Video struct {
+				Received int `json:"packets_received"`
+				Lost     int `json:"lost"`
+			}
+		}
+	}
+	ids := map[*node]string{}
+	seen := func(n *node) (c counted) {
+		for _, c := range ask[[]counted](n, "calls") {
+			if c.ID == ids[n] {
+				return c
+			}
+		}
+		return c
+	}
+	for _, n := range []*node{near, far} {
+		ids[n] = ask[call](n, "call", "cam", "--detach").ID
+		n.eventually(8*time.Second, "the picture comes", func() bool { return seen(n).Stats.Video.Received > 50 })
+	}
+	before := cable.Stats().Lost
+	cable.Set(impair.Faults{Loss: 0.05, Delay: 5 * time.Millisecond, Seed: 1})
+	time.Sleep(6 * time.Second)
+	lost := cable.Stats().Lost - before
+	cable.Set(impair.Faults{Delay: 5 * time.Millisecond, Seed: 1})
+	time.Sleep(time.Second) // the last repairs
+	f, n := seen(far).Stats.Video, seen(near).Stats.Video
+	t.Logf("the cable lost %d packets of all kinds; the viewer behind it has %d and misses %d, the other one %d and %d", lost, f.Received, f.Lost, n.Received, n.Lost)
+	if lost < 20 {
+		t.Errorf("the cable lost only %d packets: nothing was tried", lost)
+	}
+	if int64(f.Lost)*5 > lost {
+		t.Errorf("%d packets were lost, %d of the picture for good", lost, f.Lost)
+	}
+	if n.Lost != 0 {
+		t.Errorf("the viewer on a good cable misses %d packets", n.Lost)
 	}
 }
 

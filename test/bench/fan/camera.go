@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pion/rtp"
@@ -21,13 +21,13 @@ const (
 	stampDigits, skip = 16, 2 // hexadecimal digits of the time; NAL header and one more byte before
 )
 
-// camera is the child of a pipeline: it sends RTP to a port on loopback until it is ended.
-func camera(port string) error {
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		return err
+// camera sends RTP until it is ended: as the child of a pipeline to a port on loopback, or
+// to a host and port, for comparison.
+func camera(to string) error {
+	if !strings.Contains(to, ":") {
+		to = "127.0.0.1:" + to
 	}
-	conn, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: n})
+	conn, err := net.Dial("udp4", to)
 	if err != nil {
 		return err
 	}

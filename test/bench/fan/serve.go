@@ -37,14 +37,14 @@ func serve(socket string) error {
 		return err
 	}
 	profile()
-	for {
+	for n := 0; ; n++ {
 		c, err := l.Accept()
 		if err != nil {
 			return err
 		}
 		go func() {
 			defer func() { _ = c.Close() }()
-			leg, err := fac.NewLeg(sessions.LegConfig{CallID: c.RemoteAddr().String() + "x", Remote: "viewer", Capabilities: p.Capabilities})
+			leg, err := fac.NewLeg(sessions.LegConfig{CallID: "view", Remote: "viewer-" + strconv.Itoa(n), Capabilities: p.Capabilities})
 			if err != nil {
 				slog.Error("no leg", "err", err)
 				return
@@ -92,6 +92,7 @@ func profile() {
 	if name == "" || err != nil {
 		return
 	}
+	runtime.MemProfileRate = 512
 	go func() {
 		time.Sleep(time.Duration(after) * time.Second)
 		cpu, err1 := os.Create(name + ".cpu")
@@ -99,6 +100,10 @@ func profile() {
 		gor, err3 := os.Create(name + ".goroutines")
 		if err1 != nil || err2 != nil || err3 != nil {
 			return
+		}
+		if before, err := os.Create(name + ".heap0"); err == nil {
+			_ = pprof.Lookup("heap").WriteTo(before, 0)
+			_ = before.Close()
 		}
 		_ = pprof.StartCPUProfile(cpu)
 		time.Sleep(8 * time.Second)

@@ -27,11 +27,37 @@ import (
 type figures struct {
 	KeyMs    []float64 // accept to the first complete key frame, for each viewer
 	DelayMs  []float64 // the camera to a complete frame here: percentiles 50, 99 and 100
+	DirectMs []float64 // the same from a camera that sends its datagrams here by itself
 	Bytes    uint64    // payload
 	Packets  uint64
 	Lost     int64
 	Frames   uint64
 	SilentAt int // viewers that got nothing in that time
+}
+
+// directPort, and the number of viewers, is where the camera without a device sends.
+const directPort = 7000
+
+// direct takes that camera's frames.
+func direct(port int) (*viewer, error) {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{Port: port})
+	if err != nil {
+		return nil, err
+	}
+	v := &viewer{}
+	go func() {
+		for b := make([]byte, 2048); ; {
+			n, err := conn.Read(b)
+			if err != nil {
+				return
+			}
+			var p rtp.Packet
+			if p.Unmarshal(b[:n]) == nil {
+				v.WriteRTP("video", profiles.Codec{}, &p)
+			}
+		}
+	}()
+	return v, nil
 }
 
 // joinEvery is the pause between two viewers that come.
@@ -169,6 +195,10 @@ func view(socket, count string) error {
 		all = append(all, v)
 		time.Sleep(joinEvery)
 	}
+	alone, err := direct(directPort + n)
+	if err != nil {
+		return err
+	}
 	fmt.Println("joined")
 	in := bufio.NewReader(os.Stdin)
 	for {
@@ -176,10 +206,12 @@ func view(socket, count string) error {
 			break
 		}
 		before := sum(all, true)
+		sum([]*viewer{alone}, true)
 		if _, err := in.ReadString('\n'); err != nil {
 			break
 		}
 		f := sum(all, false)
+		f.DirectMs = sum([]*viewer{alone}, false).DelayMs
 		f.Bytes, f.Packets, f.Frames, f.Lost = f.Bytes-before.Bytes, f.Packets-before.Packets, f.Frames-before.Frames, f.Lost-before.Lost
 		if err := json.NewEncoder(os.Stdout).Encode(f); err != nil {
 			return err
@@ -197,7 +229,9 @@ func view(socket, count string) error {
 func sum(all []*viewer, fresh bool) (f figures) {
 	var delays []time.Duration
 	for _, v := range all {
-		f.Lost += v.leg.Stats().Video.Lost
+		if v.leg != nil {
+			f.Lost += v.leg.Stats().Video.Lost
+		}
 		v.mu.Lock()
 		f.Bytes, f.Packets, f.Frames = f.Bytes+v.bytes, f.Packets+v.packets, f.Frames+v.frames
 		if v.key > 0 {
