@@ -38,7 +38,7 @@ func platforms() map[string]v1.Platform {
 // that `podman load`, `skopeo` and `docker load` read. There is no base image: the program
 // is static, dials nothing by name of a public CA, and ships its own time zone for nobody.
 func (j *job) image() error {
-	var index v1.ImageIndex = mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, t := range j.targets {
 		platform, ok := platforms()[t.Name]
 		if !ok {
@@ -137,18 +137,15 @@ func (j *job) archive(dir, file string) error {
 		return err
 	}
 	w := tar.NewWriter(out)
-	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || path == dir {
-			return err
-		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
+	tree := os.DirFS(dir)
+	err = fs.WalkDir(tree, ".", func(rel string, e fs.DirEntry, err error) error {
+		if err != nil || rel == "." {
 			return err
 		}
 		if e.IsDir() {
 			return w.WriteHeader(&tar.Header{Name: rel + "/", Mode: 0o755, ModTime: j.time, Typeflag: tar.TypeDir})
 		}
-		b, err := os.ReadFile(path)
+		b, err := fs.ReadFile(tree, rel)
 		if err != nil {
 			return err
 		}

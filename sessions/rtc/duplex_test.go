@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/g711"
-	"github.com/pion/rtp"
 
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"

@@ -300,7 +300,7 @@ func (a *Agent) followCalls(ctx context.Context) error {
 			rest.Reset(restAfter)
 		case <-rest.C:
 			if !slices.ContainsFunc(a.sip.Calls(), func(c sessions.CallInfo) bool { return c.State != sessions.StateEnded }) {
-				debug.FreeOSMemory() // the runtime by itself would keep it for minutes; on a small machine others need it
+				giveBack()
 			}
 		}
 	}
