@@ -216,7 +216,7 @@ func (a *Agent) run(ctx context.Context) error {
 	calls, cctx := errgroup.WithContext(inner)
 	context.AfterFunc(bctx, stopInner)
 	calls.Go(func() error { return a.sip.Run(cctx) })
-	calls.Go(func() error { return api.Serve(cctx, ln, a, a.opt.Version) })
+	calls.Go(func() error { return api.Serve(cctx, ln, a, a.opt.Version, a.log) })
 	calls.Go(func() error { return a.followCalls(cctx) })
 	calls.Go(func() error { return a.finishJoining(cctx) })
 	if a.opt.Ready != nil {
