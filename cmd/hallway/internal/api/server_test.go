@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -131,7 +132,7 @@ func serve(t *testing.T, f *fake) *Client {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ln, f, "test") }()
+	go func() { done <- Serve(ctx, ln, f, "test", slog.New(slog.DiscardHandler)) }()
 	c := NewClient(path)
 	t.Cleanup(func() {
 		cancel()
