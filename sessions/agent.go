@@ -248,12 +248,14 @@ func (a *Agent) add(c *Call) error {
 	}
 	a.calls[c.id] = c
 	a.order = append(a.order, c.id)
-	for i := 0; len(a.order) > historyLen+maxCalls && i < len(a.order); {
-		if id := a.order[i]; a.calls[id].ended() {
+	ended := 0
+	for i, id := range slices.Backward(a.order) {
+		if !a.calls[id].ended() {
+			continue
+		}
+		if ended++; ended > historyLen {
 			delete(a.calls, id)
 			a.order = slices.Delete(a.order, i, i+1)
-		} else {
-			i++
 		}
 	}
 	return nil
