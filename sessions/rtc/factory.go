@@ -64,9 +64,10 @@ type Factory struct {
 	yard *yard
 	err  error
 
-	media    *webrtc.MediaEngine
-	receives *interceptor.Registry // for legs that receive
-	sends    *interceptor.Registry // for legs that only send
+	media *webrtc.MediaEngine
+	sees  *interceptor.Registry // for legs that receive a picture
+	hears *interceptor.Registry // for legs that receive sound only, which is not repaired
+	sends *interceptor.Registry // for legs that only send
 
 	mu   sync.Mutex
 	legs map[*Leg]struct{} // living ones
@@ -190,15 +191,16 @@ func (f *Factory) build() {
 	}
 	// What is sent needs no interceptor: the source repairs for all its viewers (track.go),
 	// and pion would keep a copy of every packet for each of them.
-	f.sends, f.receives = &interceptor.Registry{}, &interceptor.Registry{}
+	f.sends, f.hears, f.sees = &interceptor.Registry{}, &interceptor.Registry{}, &interceptor.Registry{}
 	generator, err1 := nack.NewGeneratorInterceptor()
 	receiver, err2 := report.NewReceiverInterceptor()
 	key, err3 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if f.err = errors.Join(err1, err2, err3); f.err != nil {
 		return
 	}
-	f.receives.Add(generator)
-	f.receives.Add(receiver)
+	f.hears.Add(receiver)
+	f.sees.Add(generator)
+	f.sees.Add(receiver)
 	cert, err := webrtc.GenerateCertificate(key)
 	if f.err = err; err != nil {
 		return
@@ -213,9 +215,12 @@ func silent() logging.LoggerFactory {
 
 // api makes pion for one leg, which has its own port and train.
 func (f *Factory) api(l *Leg) *webrtc.API {
-	reg, c := f.sends, l.cfg.Capabilities
-	if c.Audio.Direction.Receives() || c.Video.Direction.Receives() {
-		reg = f.receives
+	reg := f.sends
+	switch c := l.cfg.Capabilities; {
+	case c.Video.Direction.Receives():
+		reg = f.sees
+	case c.Audio.Direction.Receives():
+		reg = f.hears
 	}
 	s := f.settings()
 	s.SetICEUDPMux(trainPort{l.port, l.out})
