@@ -131,7 +131,7 @@ func TestOutletCutsSound(t *testing.T) {
 }
 
 // Whatever a camera sends: nothing above the MTU, few packets for one, numbers in order.
-func FuzzOutlet(f *testing.F) {
+func FuzzRepacker(f *testing.F) {
 	for _, b := range [][]byte{{0x65, 1}, {0x7c, 0x85, 1}, aggregated([]byte{24}, []byte{0x67, 1, 2}, []byte{0x68, 1, 2}), bytes.Repeat([]byte{24, 0, 3, 1, 1, 1}, 900), {98, 1, 0x93, 1}, bytes.Repeat([]byte{0x65}, 9000)} {
 		f.Add(b, uint8(0))
 		f.Add(b, uint8(1))
