@@ -177,26 +177,6 @@ func (f *flow) sendBytes(b []byte) {
 	}
 }
 
-// sendNow writes a small frame at once if it waits for nobody, and queues it otherwise. To
-// wake the writers of all flows at the same moment costs more than the writing does.
-func (f *flow) sendNow(b []byte) {
-	if !f.writing.TryLock() {
-		f.sendBytes(b)
-		return
-	}
-	defer f.writing.Unlock()
-	if f.out.queued() > 0 || !drained(f.conn.NetConn()) {
-		f.sendBytes(b)
-		return
-	}
-	f.mu.Lock()
-	f.said = time.Now()
-	f.mu.Unlock()
-	if err := f.write(b); err != nil {
-		f.cancel()
-	}
-}
-
 // quietFor is how long nothing was said to the peer.
 func (f *flow) quietFor() time.Duration {
 	f.mu.Lock()

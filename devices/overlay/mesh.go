@@ -286,7 +286,7 @@ func (m *Mesh) ping(withClock bool) {
 	}
 	for _, f := range m.overlayFlows() {
 		if withClock || f.quietFor() > pingRest {
-			f.sendNow(b)
+			f.sendBytes(b)
 		}
 	}
 }

@@ -51,28 +51,6 @@ func (l tunedListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// drained reports whether all that was written to a connection has arrived (SIOCOUTQ,
-// tcp(7)): a small write then waits for nobody.
-func drained(c net.Conn) bool {
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return false
-	}
-	sc, err := tcp.SyscallConn()
-	if err != nil {
-		return false
-	}
-	waiting := -1
-	if err := sc.Control(func(fd uintptr) {
-		if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil { //nolint:gosec // a descriptor
-			waiting = n
-		}
-	}); err != nil {
-		return false
-	}
-	return waiting == 0
-}
-
 // tune makes the kernel notice in 2 to 3 s that what was sent does not arrive, and send
 // small messages at once. The kernel's own probes are off: overlay flows ping all the time,
 // and a SIP flow ends with the overlay flow beside it. Probes on both would more than
