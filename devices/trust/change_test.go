@@ -384,7 +384,7 @@ func TestReviewSeesWhoChanged(t *testing.T) {
 }
 
 // A proposal came while this node's clock was years ahead: once it is right, the day is counted
-// from then, also after a restart.
+// from then, also after a restart. Once it has passed it has, though home time goes back.
 func TestWaitSurvivesAWrongClock(t *testing.T) {
 	tv, phone, pad, _ := kin(t)
 	p := phone.propose(t, pad.key, 0)
@@ -401,7 +401,7 @@ func TestWaitSurvivesAWrongClock(t *testing.T) {
 	for _, step := range []struct {
 		at  time.Time
 		out bool
-	}{{now, false}, {now.Add(removalWait - time.Second), false}, {now.Add(removalWait), true}} {
+	}{{now, false}, {now.Add(removalWait - time.Second), false}, {now.Add(removalWait), true}, {now.Add(removalWait - time.Hour), true}} { // it does not come undone
 		c.at = step.at
 		again, err := OpenLog(l.store, Options{HomeTime: c.now})
 		if err != nil {

@@ -135,6 +135,25 @@ func (l *Log) waiting(edits map[Hash]*parsed, seen map[Hash]time.Time) map[Hash]
 	return out
 }
 
+// settled dates what has waited long enough at the beginning of time: home time may go back
+// when a peer with another clock comes or goes, and who was put out must not come back by that.
+func (l *Log) settled(seen map[Hash]time.Time) map[Hash]time.Time {
+	now, ok := l.now()
+	if !ok {
+		return seen
+	}
+	for _, p := range l.edits {
+		if p.edit.Op != OpAgree {
+			continue
+		}
+		h := Hash(p.edit.Proposal)
+		if at, dated := seen[h]; dated && now.Sub(at) >= removalWait {
+			seen[h] = time.Unix(0, 0)
+		}
+	}
+	return seen
+}
+
 // Review puts in force what has waited long enough, and notes that this node runs. It is
 // called at the start and then every minute or so.
 func (l *Log) Review() error {
@@ -153,7 +172,7 @@ func (l *Log) Review() error {
 	for _, p := range l.edits {
 		waits = waits || p.edit.Op == OpAgree
 	}
-	if seen := l.firstSeen(l.base, undated); !maps.Equal(seen, l.seen) {
+	if seen := l.settled(l.firstSeen(l.base, undated)); !maps.Equal(seen, l.seen) {
 		err := l.store.Update("roster.seen", func(tx devices.Tx) error { return l.storeSeen(tx, seen) })
 		if err != nil {
 			return err
