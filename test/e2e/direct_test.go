@@ -172,15 +172,16 @@ func kernelForm(addr string) string {
 	return s.String()
 }
 
-// rss is the memory of a process that is in use, in MiB.
-func rss(t testing.TB, pid int) float64 {
+// held is the memory that a process has taken, in MiB: without the pages of its program,
+// which come and go with what it does and stay in the page cache.
+func held(t testing.TB, pid int) float64 {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for l := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(l, "VmRSS:"); ok {
+		if v, ok := strings.CutPrefix(l, "RssAnon:"); ok {
 			kb, err := strconv.ParseFloat(strings.Fields(v)[0], 64)
 			if err != nil {
 				t.Fatal(err)

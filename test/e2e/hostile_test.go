@@ -77,7 +77,7 @@ func besiege(t *testing.T, l *labT, absent ...*node) *besieged {
 	b.panel.eventually(5*time.Second, "sound and picture", flows(b.panel, c.ID))
 	time.Sleep(2 * time.Second) // memory of the call itself comes with its first packets
 	for _, n := range b.nodes() {
-		b.pids[n], b.memory[n], b.before[n] = n.pid(), rss(t, n.pid()), b.home(n)
+		b.pids[n], b.memory[n], b.before[n] = n.pid(), held(t, n.pid()), b.home(n)
 	}
 	return b
 }
@@ -99,7 +99,7 @@ func (b *besieged) watch(over <-chan struct{}) {
 			if _, err := n.direct(b.t.Context(), "GET", "/status", &s); err != nil || n.pid() != b.pids[n] {
 				b.t.Fatalf("%s does not answer: %v", n.name, err)
 			}
-			peak[n] = max(peak[n], rss(b.t, n.pid()))
+			peak[n] = max(peak[n], held(b.t, n.pid()))
 		}
 		for _, n := range []*node{b.tv, b.panel} {
 			c := n.call(b.call)

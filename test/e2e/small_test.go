@@ -108,7 +108,7 @@ func TestA30_FourSessionsIn64MiB(t *testing.T) {
 			t.Errorf("%s: %+v", v.name, c)
 		}
 	}
-	t.Logf("%d packets to each of four in %v; peak of the group %s bytes, RSS %.1f MiB", packets, took.Round(time.Millisecond), g.read(g.peak), rss(t, cam.pid()))
+	t.Logf("%d packets to each of four in %v; peak of the group %s bytes, its own %.1f MiB", packets, took.Round(time.Millisecond), g.read(g.peak), held(t, cam.pid()))
 	if kills := g.read(g.oom); strings.Contains(kills, "oom_kill ") && !strings.Contains(kills, "oom_kill 0") {
 		t.Errorf("the kernel killed: %s", kills)
 	}
