@@ -257,18 +257,25 @@ func parameterSets(b []byte) ([]byte, error) {
 		n := int(rest[0] & mask)
 		rest = rest[1:]
 		for range n {
-			if len(rest) < 2 {
+			var ok bool
+			if out, rest, ok = takeSet(out, rest); !ok {
 				return nil, bad
 			}
-			l := int(binary.BigEndian.Uint16(rest))
-			if len(rest) < 2+l {
-				return nil, bad
-			}
-			out = append(append(out, 0, 0, 0, 1), rest[2:2+l]...)
-			rest = rest[2+l:]
 		}
 	}
 	return out, nil
+}
+
+// takeSet moves one set, which has its length in front, behind a start code.
+func takeSet(out, rest []byte) (sets, left []byte, ok bool) {
+	if len(rest) < 2 {
+		return nil, nil, false
+	}
+	l := int(binary.BigEndian.Uint16(rest))
+	if len(rest) < 2+l {
+		return nil, nil, false
+	}
+	return append(append(out, 0, 0, 0, 1), rest[2:2+l]...), rest[2+l:], true
 }
 
 // parameterSets265 takes VPS, SPS and PPS out of an hvcC box (ISO/IEC 14496-15 section
@@ -287,15 +294,10 @@ func parameterSets265(b []byte) ([]byte, error) {
 		n := int(binary.BigEndian.Uint16(rest[1:]))
 		rest = rest[3:]
 		for range n {
-			if len(rest) < 2 {
+			var ok bool
+			if out, rest, ok = takeSet(out, rest); !ok {
 				return nil, bad
 			}
-			l := int(binary.BigEndian.Uint16(rest))
-			if len(rest) < 2+l {
-				return nil, bad
-			}
-			out = append(append(out, 0, 0, 0, 1), rest[2:2+l]...)
-			rest = rest[2+l:]
 		}
 	}
 	return out, nil

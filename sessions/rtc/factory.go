@@ -107,13 +107,14 @@ func (f *Factory) NewLeg(cfg sessions.LegConfig) (sessions.Leg, error) {
 	return l, nil
 }
 
-// take notes a leg and gives it the first port that no other leg to the same device has.
+// take notes a leg and gives it the first port that no other leg to the same node has; a node
+// may speak for many devices.
 func (f *Factory) take(l *Leg) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	taken := map[*port]bool{}
 	for other := range f.legs {
-		if sameDevice(other.cfg, l.cfg) {
+		if other.cfg.Peer == l.cfg.Peer {
 			taken[other.port] = true
 		}
 	}
@@ -129,11 +130,6 @@ func (f *Factory) take(l *Leg) {
 	l.port = f.ports[i]
 	l.port.acquire()
 	f.legs[l] = struct{}{}
-}
-
-// sameDevice reports whether two legs end at one device. One node may speak for many.
-func sameDevice(a, b sessions.LegConfig) bool {
-	return a.Peer == b.Peer && (!a.Peer.IsZero() || a.Remote == b.Remote)
 }
 
 func (f *Factory) forget(l *Leg) {

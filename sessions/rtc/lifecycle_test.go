@@ -13,6 +13,7 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 
+	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 )
@@ -307,7 +308,7 @@ func TestAllLegsShareOnePort(t *testing.T) {
 	seen := map[string]bool{}
 	var legs []sessions.Leg
 	for range 3 {
-		l, err := f.NewLeg(sessions.LegConfig{Remote: fmt.Sprint("room-", len(legs)), Capabilities: caps(t, "tv")})
+		l, err := f.NewLeg(sessions.LegConfig{Remote: fmt.Sprint("room-", len(legs)), Peer: devices.NodeID{byte(len(legs))}, Capabilities: caps(t, "tv")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package rtc
 import (
 	"testing"
 
+	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 	"github.com/hallway-home/hallway/sessions/media"
@@ -16,7 +17,7 @@ func TestTwoLegsBetweenTheSameDevices(t *testing.T) {
 		return New(Config{Endpoint: media.NewBox(media.SourceSpec{Clip: clip}, media.SinkSpec{}, nil), Interfaces: []string{"lo"}})
 	}
 	leg := func(f *Factory, remote string, c profiles.Capabilities) sessions.Leg {
-		l, err := f.NewLeg(sessions.LegConfig{CallID: "c", Remote: remote, Capabilities: c})
+		l, err := f.NewLeg(sessions.LegConfig{CallID: "c", Remote: remote, Peer: devices.NodeID{remote[0]}, Capabilities: c})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +44,7 @@ func TestTwoLegsBetweenTheSameDevices(t *testing.T) {
 		}
 		return true
 	})
-	if _ = leg(cam, "another", caps(t, "camera")); len(cam.ports) != 3 {
+	if _ = leg(cam, "x-another", caps(t, "camera")); len(cam.ports) != 3 {
 		t.Errorf("%d ports are open for three legs to one device and one to another", len(cam.ports))
 	}
 	_ = views[1].Close()

@@ -1,11 +1,9 @@
 package e2e
 
 import (
-	"context"
 	"testing"
 	"time"
 
-	"github.com/hallway-home/hallway/test/netlab"
 	"github.com/hallway-home/hallway/test/netlab/impair"
 )
 
@@ -17,21 +15,8 @@ func TestBadWiFi(t *testing.T) {
 	file := clip(t, 440)
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", file).start().found()
 	panel := newNode(t, l, "Panel", "panel", "", "--source-clip", file)
-	must(t, l.Cut(panel.host))
 	bad := impair.Faults{Loss: 0.05, Duplicate: 0.02, Reorder: 0.02, Delay: 15 * time.Millisecond, Jitter: 10 * time.Millisecond, Seed: 1}
-	cable, err := impair.Join(l, bad)
-	if err != nil {
-		netlab.Missing(t, err.Error())
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- cable.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	cable := badCable(t, l, panel.host, bad)
 	start := time.Now()
 	panel.start("--join", ask[struct{ Token string }](tv, "invite").Token)
 	tv.eventually(30*time.Second, "the panel joins", func() bool { return tv.sees("panel") == "reachable" })

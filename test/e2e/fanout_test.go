@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hallway-home/hallway/test/netlab"
 	"github.com/hallway-home/hallway/test/netlab/impair"
 )
 
@@ -105,20 +103,7 @@ func TestA18_LossesAreRepaired(t *testing.T) {
 	cam := newNode(t, l, "Cam", "camera", "", "--source-clip", clip(t, 440)).start().found()
 	near, far := newNode(t, l, "Near", "tv", "", "--sink-record", t.TempDir()), newNode(t, l, "Far", "tv", "", "--sink-record", t.TempDir())
 	cam.invite(near, far)
-	must(t, l.Cut(far.host))
-	cable, err := impair.Join(l, impair.Faults{Delay: 5 * time.Millisecond, Seed: 1})
-	if err != nil {
-		netlab.Missing(t, err.Error())
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- cable.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	cable := badCable(t, l, far.host, impair.Faults{Delay: 5 * time.Millisecond, Seed: 1})
 	allSee(t, 15*time.Second, cam, near, far)
 	type counted struct {
 		ID    string

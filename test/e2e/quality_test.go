@@ -153,11 +153,11 @@ func active1(t *testing.T, from, to *node) string {
 	return c.ID
 }
 
-// badCable joins the panel to the lab by an impairer, which has no faults yet.
-func badCable(t *testing.T, l *netlab.Lab, h *netlab.Host) *impair.Cable {
+// badCable joins a host to the lab by an impairer.
+func badCable(t *testing.T, l *netlab.Lab, h *netlab.Host, f impair.Faults) *impair.Cable {
 	t.Helper()
 	must(t, l.Cut(h))
-	cable, err := impair.Join(l, impair.Faults{Seed: 7})
+	cable, err := impair.Join(l, f)
 	if err != nil {
 		netlab.Missing(t, err.Error())
 	}
@@ -191,7 +191,7 @@ func TestLossIsToldAndOvercome(t *testing.T) {
 	file := flashClip(t)
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", file).start().found()
 	panel := newNode(t, l, "Panel", "panel", "", "--source-clip", file, "--sink-record", t.TempDir())
-	cable := badCable(t, l, panel.host)
+	cable := badCable(t, l, panel.host, impair.Faults{Seed: 7})
 	tv.invite(panel)
 	id := active(t, tv, panel)
 	stay := length("HALLWAY_LOSS", 8*time.Second)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 	"github.com/hallway-home/hallway/sessions/media"
@@ -44,7 +45,7 @@ func serve(socket string) error {
 		}
 		go func() {
 			defer func() { _ = c.Close() }()
-			leg, err := fac.NewLeg(sessions.LegConfig{CallID: "view", Remote: "viewer-" + strconv.Itoa(n), Capabilities: p.Capabilities})
+			leg, err := fac.NewLeg(sessions.LegConfig{CallID: "view", Remote: "viewer-" + strconv.Itoa(n), Peer: devices.NodeID{byte(n), byte(n >> 8)}, Capabilities: p.Capabilities})
 			if err != nil {
 				slog.Error("no leg", "err", err)
 				return
