@@ -59,8 +59,17 @@ func namedHome(t *testing.T, l *labT) []*node {
 	tv.invite(panel, phone)
 	tv.run("home", "group", "Downstairs", "kitchen", "living-room-tv")
 	tv.run("home", "person", "Maria", "marias-phone")
-	return []*node{tv, panel, phone}
+	nodes := []*node{tv, panel, phone}
+	for _, n := range nodes { // what one of them was told, the others hear a moment later
+		for _, slug := range homeNames {
+			n.eventually(5*time.Second, slug+" resolves", func() bool { _, code := n.try("resolve", slug); return code == 0 })
+		}
+	}
+	return nodes
 }
+
+// homeNames are the names of the home of namedHome.
+var homeNames = []string{"kitchen", "downstairs", "maria", "kitchen-panel", "living-room-tv", "marias-phone"}
 
 // Kill any one device: every other name still resolves, and is still reached.
 func TestA12_KillAnyOneDevice(t *testing.T) {
@@ -74,7 +83,7 @@ func TestA12_KillAnyOneDevice(t *testing.T) {
 			}
 			took := n.eventually(5*time.Second, victim.name+" shows as unreachable", func() bool { return n.sees(slugOf(victim.name)) == "unreachable" })
 			t.Logf("%s knows that %s is gone after %v", n.name, victim.name, took.Round(time.Millisecond))
-			for _, slug := range []string{"kitchen", "downstairs", "maria", "kitchen-panel", "living-room-tv", "marias-phone"} {
+			for _, slug := range homeNames {
 				if out, code := n.try("resolve", slug); code != 0 {
 					t.Errorf("%s without %s: %s does not resolve: %s", n.name, victim.name, slug, out)
 				}

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -62,10 +63,11 @@ func TestAvahiAndWeFollowEachOther(t *testing.T) {
 				t.Fatalf("avahi does not show our new TXT record: %s", avahi.Output()[from:])
 			}
 		}
-		for _, text := range []string{"path=/old", "path=/new"} {
+		// avahi reads a file again when its time of change, in whole seconds, is another.
+		for i, text := range []string{"path=/old", "path=/new"} {
 			from := we.Len()
 			avahi.Say(t, `printf '<service-group><name>Doorbell</name><service><type>_rtsp._tcp</type><port>555</port><txt-record>`+text+
-				`</txt-record></service></service-group>' > /etc/avahi/services/new; mv /etc/avahi/services/new /etc/avahi/services/door.service`)
+				`</txt-record></service></service-group>' > /etc/avahi/services/new; touch -d 2020-01-0`+strconv.Itoa(1+i)+` /etc/avahi/services/new; mv /etc/avahi/services/new /etc/avahi/services/door.service`)
 			we.AwaitSince(t, from, 5*time.Second, `"Doorbell"`, ":555", text, `"Gone":false`)
 		}
 
