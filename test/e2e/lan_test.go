@@ -223,3 +223,22 @@ func TestA15_OneSeedJoinsTwoSubnets(t *testing.T) {
 	allSee(t, 15*time.Second, append(all, phone)...)
 	t.Logf("a device invited across: all list each other after %v", time.Since(start).Round(time.Millisecond))
 }
+
+// Where no multicast passes, the address over which a device joined is all that the two know
+// of each other; it suffices, by a token and by a code.
+func TestJoinedAcrossSubnetsTheyMeet(t *testing.T) {
+	l := newLab(t)
+	other, err := l.Segment()
+	must(t, err)
+	tv := newNode(t, l, "TV", "tv", "").start().found()
+	must(t, l.Route(l.First(), other))
+	phone := nodeOn(t, hostOn(t, l, other, "Phone", netlab.Both), "phone", "")
+	phone.start("--join", ask[struct{ Token string }](tv, "invite", "--seed", tv.host.IPv4+":5061").Token)
+	t.Logf("invited by a token: they list each other after %v", allSee(t, 5*time.Second, tv, phone).Round(time.Millisecond))
+	phone.stop() // else it would tell the next one where the TV is
+
+	panel := nodeOn(t, hostOn(t, l, other, "Panel", netlab.Both), "panel", "").start()
+	p := ask[pairState](panel, "pair", "--no-wait")
+	tv.run("add", p.ShortID, p.Code, "--addr", panel.host.IPv4+":5061")
+	t.Logf("added by its code: they list each other after %v", allSee(t, 5*time.Second, tv, panel).Round(time.Millisecond))
+}

@@ -68,7 +68,11 @@ func (w *World) admit(a, b *node, role devices.Role) error {
 	if b.i == w.prog.hostile() { // it has no mesh, and says what it likes
 		return b.store.Close()
 	}
-	return w.up(b)
+	if err := w.up(b); err != nil {
+		return err
+	}
+	b.mesh.HintPrefix([8]byte(a.id[:8]), []netip.AddrPort{a.addr}) // it joined over a connection to there
+	return nil
 }
 
 // edit lets a change what the home says about b.

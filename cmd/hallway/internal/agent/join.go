@@ -182,7 +182,10 @@ func (a *Agent) withLink(ctx context.Context, addrs []netip.AddrPort, f func(*pa
 		}
 		var link *pairing.Link
 		if link, err = pairing.NewLink(ctx, conn, &a.key.PublicKey, true); err == nil {
-			err = f(link, addr.String())
+			if err = f(link, addr.String()); err == nil { // where multicast is blocked nobody else tells where it is
+				id := devices.NodeIDOf(link.Peer)
+				a.mesh.HintPrefix([8]byte(id[:8]), addrs)
+			}
 			link.Done()
 		}
 		_ = conn.NetConn().Close()
