@@ -304,7 +304,7 @@ func TestSilentPeerIsUnreachable(t *testing.T) {
 	proxy.pause()
 	took := eventually(t, 5*time.Second, "silence is noticed", func() bool { return !n[0].reaches(n[1]) && !n[1].reaches(n[0]) })
 	if took < 2*time.Second {
-		t.Fatalf("given up after %v, silence counts after %v", took)
+		t.Fatalf("given up after %v, silence counts after %v", took, silentAfter)
 	}
 }
 

@@ -36,8 +36,7 @@ func (tcpNetwork) Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	tune(c)
-	return c, nil
+	return tune(c), nil
 }
 
 type tunedListener struct{ net.Listener }
@@ -45,26 +44,29 @@ type tunedListener struct{ net.Listener }
 // Accept returns the next connection, tuned as a dialled one is.
 func (l tunedListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if err == nil {
-		tune(c)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	return tune(c), nil
 }
 
 // tune makes the kernel notice in 2 to 3 s that what was sent does not arrive, and send
 // small messages at once. The kernel's own probes are off: overlay flows ping all the time,
 // and a SIP flow ends with the overlay flow beside it. Probes on both would more than
 // double the bytes of 64 idle nodes.
-func tune(c net.Conn) {
+func tune(c net.Conn) net.Conn {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
-		return
+		return c
 	}
 	_ = tcp.SetNoDelay(true)
 	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{})
-	if sc, err := tcp.SyscallConn(); err == nil {
-		_ = sc.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 2500)
-		})
+	q, err := newQuietConn(tcp)
+	if err != nil {
+		return c // closed already; whoever uses it is told
 	}
+	_ = q.raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 2500)
+	})
+	return q
 }
