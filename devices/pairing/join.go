@@ -97,13 +97,13 @@ func first(words ...string) string {
 }
 
 func (l *Link) sendRoster(log *trust.Log) error {
-	edits := log.Edits()
-	for len(edits) > 0 {
-		n := min(editsPerFrame, len(edits))
-		if err := l.send(message{Kind: "roster", Edits: edits[:n], More: n < len(edits)}); err != nil {
+	waits, edits := log.Waiting(), log.Edits()
+	for len(edits)+len(waits) > 0 {
+		n, w := min(editsPerFrame, len(edits)), min(editsPerFrame, len(waits))
+		if err := l.send(message{Kind: "roster", Edits: edits[:n], Waits: waits[:w], More: n+w < len(edits)+len(waits)}); err != nil {
 			return err
 		}
-		edits = edits[n:]
+		edits, waits = edits[n:], waits[w:]
 	}
 	return nil
 }
@@ -146,6 +146,7 @@ func (l *Link) Join(j Joiner) error {
 
 func (l *Link) takeRoster(store *devices.Store, log *trust.Log, home devices.HomeID) error {
 	var edits []trust.SignedEdit
+	var waits []trust.Hash
 	for range maxEditFrames {
 		m, err := l.receive("roster")
 		if errors.Is(err, trust.ErrRemoved) || errors.Is(err, trust.ErrFull) || errors.Is(err, ErrClosed) {
@@ -154,11 +155,11 @@ func (l *Link) takeRoster(store *devices.Store, log *trust.Log, home devices.Hom
 		if err != nil {
 			return err
 		}
-		edits = append(edits, m.Edits...)
+		edits, waits = append(edits, m.Edits...), append(waits, m.Waits...)
 		if m.More {
 			continue
 		}
-		if err := log.Adopt(edits, home, devices.NodeIDOf(l.Self)); err != nil {
+		if err := log.Adopt(edits, home, devices.NodeIDOf(l.Self), waits...); err != nil {
 			return err
 		}
 		_ = l.send(message{Kind: "joined"})

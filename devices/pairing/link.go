@@ -20,7 +20,7 @@ import (
 const (
 	// maxFrame bounds one message; a long roster takes several.
 	maxFrame = 64 << 10
-	// editsPerFrame keeps a frame of edits well under it.
+	// editsPerFrame keeps a frame of edits, and of as many hashes, well under it.
 	editsPerFrame = 64
 	// maxEditFrames bounds what a lying owner can make a device hold.
 	maxEditFrames = (trust.MaxEdits+trust.MaxPieces)/editsPerFrame + 1
@@ -39,6 +39,7 @@ type message struct {
 	Home   *Invitation        `cbor:"8,keyasint,omitempty"`
 	Edits  []trust.SignedEdit `cbor:"9,keyasint,omitempty"`
 	More   bool               `cbor:"10,keyasint,omitempty"`
+	Waits  []trust.Hash       `cbor:"11,keyasint,omitempty"` // proposals not waited out at the sender
 }
 
 // About is what the joining device says of itself.

@@ -367,7 +367,7 @@ func TestReviewSeesWhoChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	late.homeTime = c.now
-	if err := late.Adopt(tv.Edits(), tv.Roster().Home, idOf(ktv)); err != nil {
+	if err := late.Adopt(tv.Edits(), tv.Roster().Home, idOf(ktv), tv.Waiting()...); err != nil {
 		t.Fatal(err)
 	}
 	share(t, late, phone)
@@ -409,6 +409,55 @@ func TestWaitSurvivesAWrongClock(t *testing.T) {
 		}
 		if err := again.Review(); err != nil || again.Roster().Has(idOf(pad.key)) == step.out {
 			t.Errorf("%v later: %v, out should be %v", step.at.Sub(now), err, step.out)
+		}
+	}
+}
+
+// Who joins takes the word of who admits it for what was waited out, and counts the day
+// itself for what still waits there; so both show the same home.
+func TestWhoJoinsCountsWhatStillWaits(t *testing.T) {
+	c := &clock{at: time.Unix(2e9, 0), known: true}
+	tv := c.log(t, nil, devices.NodeID{})
+	ktv := newKey(t)
+	if _, err := tv.Create(ktv, CreateParams{HomeName: "Home", Name: "TV"}); err != nil {
+		t.Fatal(err)
+	}
+	kphone, mphone := admit(t, tv, ktv, "Phone", devices.RoleOwner)
+	_, panel := admit(t, tv, ktv, "Panel", devices.RoleDevice)
+	phone := c.log(t, tv, mphone.Node)
+	joins := func() *Log {
+		l := c.log(t, nil, devices.NodeID{})
+		if err := l.Adopt(tv.Edits(), tv.Roster().Home, panel.Node, tv.Waiting()...); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	// The phone claims that its day has passed.
+	c.at = c.at.Add(-removalWait)
+	if _, err := phone.RemoveOrPropose(kphone, "tv"); err != nil {
+		t.Fatal(err)
+	}
+	c.at = c.at.Add(removalWait)
+	if _, err := phone.RemoveOrPropose(kphone, "tv"); err != nil {
+		t.Fatal(err)
+	}
+	share(t, phone, tv)
+	early := joins()
+	for _, l := range []*Log{tv, early} {
+		if !l.Roster().Has(idOf(ktv)) || len(l.Waiting()) != 1 {
+			t.Fatalf("before its day: %+v, %d wait", l.Roster().Members, len(l.Waiting()))
+		}
+	}
+	c.at = c.at.Add(removalWait)
+	for _, l := range []*Log{tv, early} {
+		if err := l.Review(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	late := joins()
+	for _, l := range []*Log{tv, early, late} {
+		if l.Roster().Has(idOf(ktv)) || len(l.Waiting()) != 0 {
+			t.Fatalf("after its day: %+v, %d wait", l.Roster().Members, len(l.Waiting()))
 		}
 	}
 }

@@ -54,7 +54,7 @@ type Log struct {
 	opened     time.Time          // until then; zero while home time is not known
 	stored     time.Time          // the last awakeUntil in the store, for the next start
 	seen       map[Hash]time.Time // home time at which a proposal came, see waiting
-	trustTimes bool               // what comes now was waited out elsewhere
+	vouched    func(Hash) bool    // which proposals that come now were waited out elsewhere; nil: none
 }
 
 // Options of a Log; the zero value is right for tests and for nodes without a home.

@@ -191,8 +191,10 @@ func (s *sifter) run() {
 }
 
 // Adopt takes a whole log at joining. It must fold to the home that was promised, with
-// self in it; edits in it that are forged or hang in the air are left out.
-func (l *Log) Adopt(edits []SignedEdit, home devices.HomeID, self devices.NodeID) error {
+// self in it; edits in it that are forged or hang in the air are left out. Who admits this
+// device vouches for what was waited out there, which is all but the proposals in waiting:
+// for those this node counts the day itself.
+func (l *Log) Adopt(edits []SignedEdit, home devices.HomeID, self devices.NodeID, waiting ...Hash) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r := l.Roster(); r != nil {
@@ -233,8 +235,12 @@ func (l *Log) Adopt(edits []SignedEdit, home devices.HomeID, self devices.NodeID
 	if r := fold(all, nil).r; r == nil || r.Home != home || !r.Has(self) {
 		return errors.New("the home's log does not name this device; start the joining again")
 	}
-	l.trustTimes = true // who admits this device vouches for what was waited out
-	defer func() { l.trustTimes = false }()
+	waits := map[Hash]bool{}
+	for _, h := range waiting {
+		waits[h] = true
+	}
+	l.vouched = func(h Hash) bool { return !waits[h] }
+	defer func() { l.vouched = nil }()
 	return l.put("roster.adopt", false, s.take...)
 }
 

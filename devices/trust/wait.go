@@ -94,20 +94,22 @@ func (l *Log) firstSeen(b *base, fresh []*parsed) map[Hash]time.Time {
 	}
 	seen := maps.Clone(l.seen)
 	now, ok := l.now()
-	if l.trustTimes {
-		now, ok = time.Unix(0, 0), true
-	}
 	for h, at := range seen {
 		if ok && at.Sub(now) > removalWait {
 			seen[h] = now
 		}
 	}
 	for _, p := range fresh {
-		if _, has := seen[p.hash]; p.edit.Op == OpPropose && ok && !has {
+		if _, has := seen[p.hash]; p.edit.Op != OpPropose || has {
+			continue
+		}
+		switch at := time.Unix(p.edit.At, 0); {
+		case l.vouched != nil && l.vouched(p.hash):
+			seen[p.hash] = time.Unix(0, 0)
+		case ok && l.slept(at, now):
+			seen[p.hash] = at
+		case ok:
 			seen[p.hash] = now
-			if at := time.Unix(p.edit.At, 0); !l.trustTimes && l.slept(at, now) {
-				seen[p.hash] = at
-			}
 		}
 	}
 	return seen
@@ -128,8 +130,28 @@ func (l *Log) waiting(edits map[Hash]*parsed, seen map[Hash]time.Time) map[Hash]
 			continue
 		}
 		at, dated := seen[Hash(p.edit.Proposal)]
-		if waited := dated && at.Unix() == 0 || ok && dated && now.Sub(at) >= removalWait; !waited {
+		if !ripe(at, dated, now, ok) {
 			out[h] = true
+		}
+	}
+	return out
+}
+
+// ripe reports whether a proposal that was first seen at a time has waited long enough.
+func ripe(at time.Time, dated bool, now time.Time, known bool) bool {
+	return dated && (at.Unix() == 0 || known && now.Sub(at) >= removalWait)
+}
+
+// Waiting lists the proposals that have not been waited out here, for a device that joins by
+// this one to count as well (see Adopt). It is safe for concurrent use.
+func (l *Log) Waiting() []Hash {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []Hash
+	now, ok := l.now()
+	for h := range proposals(l.base, l.edits) {
+		if at, dated := l.seen[h]; !ripe(at, dated, now, ok) {
+			out = append(out, h)
 		}
 	}
 	return out

@@ -84,7 +84,7 @@ func (w *World) parted() bool {
 			}
 			both := maps.Clone(a.held)
 			maps.Copy(both, b.held)
-			h := w.model.ask(slices.Collect(maps.Keys(both)), func(*edit) forced { return inForce })[0]
+			h := w.model.ask(slices.Collect(maps.Keys(both)), inForce)[0]
 			_, one := h.members[a.id]
 			if _, two := h.members[b.id]; one && two {
 				return true

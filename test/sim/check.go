@@ -129,19 +129,16 @@ func (w *World) checkFinal(held []trust.Hash, r *devices.Roster) error {
 }
 
 // patience says whether a removal by one owner alone has force on a node. Before a day has
-// passed it has none, whatever dates it bears, on whoever ran all the time. Of a day that
-// passed not all may have heard (see doc.go).
-func (w *World) patience(n *node) func(*edit) forced {
-	return func(e *edit) forced {
-		p := w.model.edits[trust.Hash(e.Proposal)]
-		switch {
-		case w.overdue && w.knowsTime(n):
-			return inForce
-		case w.overdue || w.jumped || w.days.Load() > 0 || n.since.After(p.born):
-			return either
-		}
-		return waits
+// passed it has none, whatever dates it bears, nor on who joins or starts meanwhile. Of a
+// day that passed not all may have heard (see doc.go).
+func (w *World) patience(n *node) forced {
+	switch {
+	case w.overdue && w.knowsTime(n):
+		return inForce
+	case w.overdue || w.jumped || w.days.Load() > 0:
+		return either
 	}
+	return waits
 }
 
 // checkBeside: what a node had and a checkpoint did not know is named in its log as void.

@@ -61,7 +61,7 @@ func (w *World) admit(a, b *node, role devices.Role) error {
 	if err := w.open(b); err != nil {
 		return err
 	}
-	if err := b.log.Adopt(a.log.Edits(), a.log.Roster().Home, b.id); err != nil {
+	if err := b.log.Adopt(a.log.Edits(), a.log.Roster().Home, b.id, a.log.Waiting()...); err != nil {
 		return err
 	}
 	b.joined = true

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"math/big"
 	"slices"
-	"time"
 
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/records"
@@ -42,7 +41,6 @@ type edit struct {
 	trust.Edit
 	hash trust.Hash
 	knew map[trust.Hash]bool
-	born time.Time // when it was first seen
 }
 
 func newModel(keys map[devices.NodeID]*ecdsa.PublicKey) *model {
@@ -143,7 +141,7 @@ func (m *model) takeEdit(s trust.SignedEdit) error {
 	if m.edits[h] != nil {
 		return nil
 	}
-	e := &edit{hash: h, knew: map[trust.Hash]bool{}, born: time.Now()}
+	e := &edit{hash: h, knew: map[trust.Hash]bool{}}
 	if err := decoding.Unmarshal(s.Raw, &e.Edit); err != nil {
 		return err
 	}
@@ -273,14 +271,14 @@ const (
 
 // ask gives what the oracle says of a log; of removals by one owner alone it may be several
 // things.
-func (m *model) ask(held []trust.Hash, force func(*edit) forced) []home {
+func (m *model) ask(held []trust.Hash, force forced) []home {
 	set := m.counted(held)
 	lone, never := []*edit{}, []*edit{}
 	for _, e := range set {
 		if !m.lone(e) {
 			continue
 		}
-		switch force(e) {
+		switch force {
 		case either:
 			lone = append(lone, e)
 		case waits:

@@ -74,7 +74,6 @@ type node struct {
 	joined bool         // its store holds the home's log
 	clock  atomic.Int64 // how far its wall clock is off, in nanoseconds
 	copy   []byte       // of its store, older
-	since  time.Time    // when its process began
 
 	store *devices.Store
 	log   *trust.Log
@@ -187,7 +186,6 @@ func (w *World) open(n *node) error {
 	if n.store, err = devices.OpenStore(n.dir, devices.StoreOptions{Hook: n.crash.hook}); err != nil {
 		return err
 	}
-	n.since = time.Now()
 	n.log, err = trust.OpenLog(n.store, trust.Options{HomeTime: func() (time.Time, bool) {
 		if m := n.clk.Load(); m != nil {
 			return m.HomeTime()
