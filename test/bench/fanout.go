@@ -51,9 +51,7 @@ func newFan() (*fan, error) {
 	if f.dir, err = os.MkdirTemp("", "hallway-fan"); err != nil {
 		return f, err
 	}
-	build := exec.Command("go", "build", "-o", f.program(), "./test/bench/fan") //nolint:noctx // ends by itself
-	build.Env, build.Stderr = append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
-	if err := build.Run(); err != nil {
+	if err := buildFan(f.program()); err != nil {
 		return f, err
 	}
 	if f.lab, err = netlab.New(); err != nil {
