@@ -33,6 +33,10 @@ type repacker struct {
 	sets  [][]byte // parameter sets, in the order of nal.sets
 	keyed bool
 	stamp uint32 // of the newest key frame, as sent on
+
+	rest []byte // of a fragmented NAL unit that goes on: it leaves with the next fragment
+	head []byte // header of the fragments of rest, with the type of the unit
+	next uint16 // the camera's number of that fragment
 }
 
 // nalForm is what RFC 6184 (H.264) and RFC 7798 (H.265) differ in.
@@ -92,10 +96,14 @@ func (o *repacker) begin(sets [][]byte) {
 
 // write sends one of the camera's packets on. The packet's payload must not change later.
 func (o *repacker) write(p *rtp.Packet, now time.Time) {
-	parts, step := o.cut(p.Payload)
-	if len(parts) == 0 || len(parts) > maxParts {
+	if len(o.rest) > 0 && !o.goesOn(p) {
+		o.giveRest()
+	}
+	parts, step := o.cut(p.Payload, p.Marker)
+	if len(parts) == 0 && len(o.rest) == 0 || len(parts) > maxParts {
 		return
 	}
+	o.next = p.SequenceNumber + 1
 	if o.fresh && o.begun {
 		o.line.ssrc = ^p.SSRC // whatever the camera calls it, it is another stream
 	}
@@ -117,9 +125,31 @@ func (o *repacker) write(p *rtp.Packet, now time.Time) {
 		out.Payload = b
 		o.publish(o.kind, &out, key && i == 0)
 	}
-	more := uint16(len(parts) - 1) //nolint:gosec // few
-	o.line.seq += more
-	o.line.last.seq += more
+	o.count(len(parts) - 1)
+}
+
+// count goes on in the numbering by so many more packets than the camera sent; -1 if one of
+// the camera's became none.
+func (o *repacker) count(more int) {
+	o.line.seq += uint16(more)      //nolint:gosec // modular arithmetic of sequence numbers
+	o.line.last.seq += uint16(more) //nolint:gosec // likewise
+}
+
+// goesOn says whether a packet is the fragment that follows what is kept.
+func (o *repacker) goesOn(p *rtp.Packet) bool {
+	h := o.nal.header
+	b := p.Payload
+	return !o.fresh && p.SequenceNumber == o.next && len(b) > h+1 && o.nal.typeOf(b[0]) == o.nal.fragment && b[h]&^0x40 == o.head[h]
+}
+
+// giveRest sends what is kept by itself: its next fragment was lost. It is of the picture
+// that was sent last.
+func (o *repacker) giveRest() {
+	o.count(1)
+	out := &rtp.Packet{Header: rtp.Header{Version: 2, SSRC: o.line.ssrc, SequenceNumber: o.line.last.seq, Timestamp: o.line.last.stamp}}
+	out.Payload = append(append([]byte(nil), o.head...), o.rest...)
+	o.rest = o.rest[:0]
+	o.publish(o.kind, out, false)
 }
 
 // keyFrame reports whether this packet is the first of a key frame, and keeps the parameter
@@ -199,8 +229,8 @@ func units(b []byte) (out [][]byte) {
 }
 
 // cut makes parts below the MTU; step is how far apart their time stamps are. What cannot be
-// understood gives none.
-func (o *repacker) cut(b []byte) (parts [][]byte, step uint32) {
+// understood gives none. last is of the picture's last packet: nothing of it is kept.
+func (o *repacker) cut(b []byte, last bool) (parts [][]byte, step uint32) {
 	h := o.nal.header
 	switch {
 	case len(b) == 0:
@@ -212,7 +242,7 @@ func (o *repacker) cut(b []byte) (parts [][]byte, step uint32) {
 		return append(parts, b), mtu
 	case len(b) <= h || h == 0 && len(b) > mtu: // a larger packet of Opus is none
 		return nil, 0
-	case h == 0 || len(b) <= mtu && o.understood(b):
+	case h == 0 || len(b) <= mtu && len(o.rest) == 0 && o.understood(b):
 		return [][]byte{b}, 0
 	}
 	switch t := o.nal.typeOf(b[0]); {
@@ -225,7 +255,7 @@ func (o *repacker) cut(b []byte) (parts [][]byte, step uint32) {
 		}
 		return parts, 0
 	case t == o.nal.fragment:
-		return o.refragment(b), 0
+		return o.refragment(b, last), 0
 	case t <= o.nal.last:
 		return o.fragments(b), 0
 	}
@@ -248,14 +278,25 @@ func (o *repacker) fragments(u []byte) [][]byte {
 	return chop(o.nal.withType(u, o.nal.fragment), o.nal.typeOf(u[0]), u[h:], true, true)
 }
 
-// refragment cuts a fragment into smaller ones.
-func (o *repacker) refragment(b []byte) [][]byte {
+// refragment makes the fragments of a camera smaller. Cut one by one they would leave a small
+// remainder each; so what does not fill a packet is put before the next fragment. Packets are
+// fewer then, and as large as each other, which lets them leave in one call.
+func (o *repacker) refragment(b []byte, last bool) [][]byte {
 	h := o.nal.header
 	if len(b) <= h+1 {
 		return nil
 	}
 	fu := b[h]
-	return chop(b[:h], fu&0x3f, b[h+1:], fu&0x80 != 0, fu&0x40 != 0)
+	ends := fu&0x40 != 0
+	o.head = append(append(o.head[:0], b[:h]...), fu&0x3f)
+	o.rest = append(o.rest, b[h+1:]...)
+	n := len(o.rest)
+	if size := mtu - h - 1; !ends && !last { // the last packet is never empty
+		n = (n - 1) / size * size
+	}
+	parts := chop(b[:h], fu&0x3f, o.rest[:n], fu&0x80 != 0, ends)
+	o.rest = o.rest[:copy(o.rest, o.rest[n:])]
+	return parts
 }
 
 func chop(header []byte, t byte, rest []byte, first, last bool) (parts [][]byte) {

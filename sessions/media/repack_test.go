@@ -91,6 +91,72 @@ func TestOutletCutsPictures(t *testing.T) {
 	}
 }
 
+// fragmentsOf cuts a NAL unit of H.264 as a camera does.
+func fragmentsOf(u []byte, size int) (out [][]byte) {
+	fu := u[0]&0x1f | 0x80
+	for rest := u[1:]; len(rest) > 0; fu &^= 0x80 {
+		n := min(size-2, len(rest))
+		if n == len(rest) {
+			fu |= 0x40
+		}
+		out, rest = append(out, append([]byte{u[0]&0xe0 | 28, fu}, rest[:n]...)), rest[n:]
+	}
+	return out
+}
+
+// A camera's fragments are a little larger than ours. What leaves is full packets all the same,
+// in one numbering, and nothing waits for the next picture; a fragment that the camera's network
+// lost is a hole, and all that came is sent on.
+func TestFragmentsOfACameraLeaveInFullPackets(t *testing.T) {
+	for _, size := range []int{mtu + 1, 1400, 1459, 1460, 3000, 7000} {
+		for lost := -1; lost < 5; lost++ {
+			o, out := repackerOf("video", "H264", 90000)
+			p := unit([]byte{0x41}, 7458)
+			number, want := uint16(65530), 0
+			for picture := range uint32(3) {
+				all := fragmentsOf(p, size)
+				for i, b := range all {
+					number++
+					if picture == 1 && i == lost {
+						continue
+					}
+					want += len(b) - 2
+					o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: number, Timestamp: picture * 3000, Marker: i == len(all)-1}, Payload: b}, time.Unix(1, 0))
+				}
+				if marked := (*out)[len(*out)-1].p; marked.Timestamp != picture*3000 || !marked.Marker && lost != len(all)-1 {
+					t.Fatalf("%d: picture %d is not complete: %+v", size, picture, marked.Header)
+				}
+			}
+			got, holes, packets := 0, 0, *out
+			for i, s := range packets {
+				got += len(s.p.Payload) - 2
+				if i > 0 {
+					holes += int(s.p.SequenceNumber - packets[i-1].p.SequenceNumber - 1)
+				}
+				if full := len(s.p.Payload) == mtu; !full && lost < 0 && !s.p.Marker {
+					t.Errorf("%d: packet %d of %d has %d bytes", size, i, len(packets), len(s.p.Payload))
+				}
+			}
+			wantHoles := 0
+			if lost >= 0 && lost < len(fragmentsOf(p, size)) {
+				wantHoles = 1
+			}
+			if got != want || holes != wantHoles {
+				t.Errorf("fragments of %d, lost %d: %d bytes of %d, %d holes", size, lost, got, want, holes)
+			}
+			if lost < 0 {
+				whole := append([]byte(nil), p[0])
+				for _, s := range packets[:len(packets)/3] {
+					whole = append(whole, s.p.Payload[2:]...)
+				}
+				if !bytes.Equal(whole, p) || packets[0].p.Payload[1] != 0x81 || packets[len(packets)/3-1].p.Payload[1] != 0x41 {
+					t.Errorf("fragments of %d: the picture is not what it was", size)
+				}
+			}
+		}
+	}
+}
+
 // H.265 has headers of two bytes and three parameter sets.
 func TestOutletKnowsH265(t *testing.T) {
 	vps, sps, pps, idr := unit([]byte{64, 1}, 9), unit([]byte{66, 1}, 9), unit([]byte{68, 1}, 9), unit([]byte{38, 1}, 5000)

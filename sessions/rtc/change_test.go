@@ -54,6 +54,7 @@ func still(t *testing.T, what string, get func() uint64) {
 // On hold nothing is sent either way and both sources are free; afterwards both sides see
 // and hear again in the same streams, and neither counts the pause as loss.
 func TestHoldIsSilentAndNoLoss(t *testing.T) {
+	t.Parallel()
 	clip := makeClip(t)
 	a, b := newSide(t, clip, caps(t, "tv"), true), newSide(t, clip, caps(t, "panel"), true)
 	connect(t, a, b)
@@ -90,6 +91,7 @@ func TestHoldIsSilentAndNoLoss(t *testing.T) {
 
 // Muting stops the sound at once, before the other side agrees, and is no loss either.
 func TestMuteStopsSoundAlone(t *testing.T) {
+	t.Parallel()
 	clip := makeClip(t)
 	a, b := newSide(t, clip, caps(t, "tv"), false), newSide(t, clip, caps(t, "panel"), false)
 	connect(t, a, b)
@@ -116,6 +118,7 @@ func TestMuteStopsSoundAlone(t *testing.T) {
 // A picture joins a call of sound, first from one side, then from both, and leaves. The
 // recording of each part plays.
 func TestPictureJoinsACallOfSound(t *testing.T) {
+	t.Parallel()
 	clip := makeClip(t)
 	a, b := newSide(t, clip, caps(t, "tv"), true), newSide(t, clip, caps(t, "panel"), true)
 	a.leg.SetWish(sessions.Wish{Video: profiles.Inactive})
@@ -161,6 +164,7 @@ func TestPictureJoinsACallOfSound(t *testing.T) {
 
 // A call with a speaker, whose picture was refused for good, is held and taken back.
 func TestHoldWithARejectedSection(t *testing.T) {
+	t.Parallel()
 	clip := makeClip(t)
 	a, b := newSide(t, clip, caps(t, "tv"), false), newSide(t, clip, caps(t, "speaker"), false)
 	connect(t, a, b)
@@ -177,6 +181,7 @@ func TestHoldWithARejectedSection(t *testing.T) {
 
 // Each side learns from the other's reports what it receives, and how long the way is.
 func TestReportsOfTheOtherSide(t *testing.T) {
+	t.Parallel()
 	clip := makeClip(t)
 	a, b := newSide(t, clip, caps(t, "tv"), false), newSide(t, clip, caps(t, "panel"), false)
 	connect(t, a, b)
@@ -193,6 +198,7 @@ func TestReportsOfTheOtherSide(t *testing.T) {
 
 // A sink that cannot be opened when the picture joins ends the leg with the reason.
 func TestPictureThatCannotBeShownEndsTheLeg(t *testing.T) {
+	t.Parallel()
 	clip := makeClip(t)
 	a, b := newSide(t, clip, caps(t, "tv"), false), newSide(t, clip, caps(t, "panel"), true)
 	a.leg.SetWish(sessions.Wish{Video: profiles.Inactive})

@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"os/exec"
 	"path/filepath"
@@ -74,6 +75,7 @@ func TestDuplexShutsWhileTheFarEndSpeaks(t *testing.T) {
 // A device whose microphone hears its loudspeaker is silent while the other side sounds, for
 // the ears of the other side, in Opus; statistics see no gap.
 func TestHalfDuplexIsHeard(t *testing.T) {
+	t.Parallel()
 	needFFmpeg(t)
 	steady := makeClip(t)
 	pulsing := filepath.Join(t.TempDir(), "pulsing.mkv") // 1 s of tone, 2 s of silence
@@ -82,31 +84,38 @@ func TestHalfDuplexIsHeard(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, half := range []bool{true, false} {
-		far := newSide(t, pulsing, caps(t, "tv"), true)
-		f := New(Config{Endpoint: media.NewBox(media.SourceSpec{Clip: steady}, media.SinkSpec{}, nil), Interfaces: []string{"lo"}})
-		leg, err := f.NewLeg(sessions.LegConfig{CallID: "0123456789abcdef", Remote: "other", Capabilities: caps(t, "panel"), HalfDuplex: half})
-		if err != nil {
-			t.Fatal(err)
-		}
-		near := &side{Factory: f, leg: leg}
-		t.Cleanup(func() { _ = leg.Close() })
-		connect(t, far, near)
-		waitFor(t, "seven seconds of sound", func() bool { return far.leg.Stats().Audio.PacketsReceived > 350 })
-		if st := far.leg.Stats().Audio; st.Lost > 3 {
-			t.Errorf("half duplex %v: %+v", half, st)
-		}
-		if err := errors.Join(far.leg.Close(), near.leg.Close()); err != nil {
-			t.Fatal(err)
-		}
-		out, err := exec.Command("ffmpeg", "-hide_banner", "-nostats", "-i", far.file, "-vn", "-af", "silencedetect=n=-40dB:d=0.7", "-f", "null", "-").CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		pauses := strings.Count(string(out), "silence_start")
-		t.Logf("half duplex %v: %d pauses of the microphone", half, pauses)
-		if half && pauses < 2 || !half && pauses > 0 {
-			t.Errorf("half duplex %v: %d pauses in 7 s, in which the other side spoke two or three times", half, pauses)
-		}
+		t.Run(fmt.Sprint(half), func(t *testing.T) {
+			t.Parallel()
+			halfDuplexIsHeard(t, steady, pulsing, half)
+		})
+	}
+}
+
+func halfDuplexIsHeard(t *testing.T, steady, pulsing string, half bool) {
+	far := newSide(t, pulsing, caps(t, "tv"), true)
+	f := New(Config{Endpoint: media.NewBox(media.SourceSpec{Clip: steady}, media.SinkSpec{}, nil), Interfaces: []string{"lo"}})
+	leg, err := f.NewLeg(sessions.LegConfig{CallID: "0123456789abcdef", Remote: "other", Capabilities: caps(t, "panel"), HalfDuplex: half})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near := &side{Factory: f, leg: leg}
+	t.Cleanup(func() { _ = leg.Close() })
+	connect(t, far, near)
+	waitFor(t, "seven seconds of sound", func() bool { return far.leg.Stats().Audio.PacketsReceived > 350 })
+	if st := far.leg.Stats().Audio; st.Lost > 3 {
+		t.Errorf("half duplex %v: %+v", half, st)
+	}
+	if err := errors.Join(far.leg.Close(), near.leg.Close()); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("ffmpeg", "-hide_banner", "-nostats", "-i", far.file, "-vn", "-af", "silencedetect=n=-40dB:d=0.7", "-f", "null", "-").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	pauses := strings.Count(string(out), "silence_start")
+	t.Logf("half duplex %v: %d pauses of the microphone", half, pauses)
+	if half && pauses < 2 || !half && pauses > 0 {
+		t.Errorf("half duplex %v: %d pauses in 7 s, in which the other side spoke two or three times", half, pauses)
 	}
 }
 

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,7 +22,30 @@ import (
 	"github.com/hallway-home/hallway/sessions/media"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets tests that play in real time wait side by side, on any number of processors:
+// it is the clock that they wait for.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	dir, err := os.MkdirTemp("", "hallway-rtc")
+	if err != nil {
+		panic(err)
+	}
+	clips.dir = dir
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+// clips are made once for all tests: nobody changes them.
+var clips = struct {
+	sync.Mutex
+	dir  string
+	made map[string]string
+}{made: map[string]string{}}
 
 // needFFmpeg skips visibly without ffmpeg, and fails where peers are required.
 func needFFmpeg(t testing.TB) {
@@ -35,7 +61,13 @@ func needFFmpeg(t testing.TB) {
 func makeClip(t testing.TB, codec ...string) string {
 	t.Helper()
 	needFFmpeg(t)
-	path := filepath.Join(t.TempDir(), "clip.mkv")
+	clips.Lock()
+	defer clips.Unlock()
+	name := strings.Join(codec, " ")
+	if path := clips.made[name]; path != "" {
+		return path
+	}
+	path := filepath.Join(clips.dir, fmt.Sprintf("clip-%d.mkv", len(clips.made)))
 	args := []string{"-hide_banner", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine=frequency=500:sample_rate=48000", "-t", "3"}
 	if len(codec) == 0 {
 		codec = []string{"-c:v", "libx264", "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", "25", "-bf", "0"}
@@ -44,6 +76,7 @@ func makeClip(t testing.TB, codec ...string) string {
 	if out, err := exec.Command("ffmpeg", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	clips.made[name] = path
 	return path
 }
 
@@ -97,9 +130,9 @@ func connect(t testing.TB, a, b *side) {
 
 func waitFor(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("not within 10 s: " + what)
+			t.Fatal("not within 20 s: " + what)
 		}
 	}
 }
@@ -126,8 +159,10 @@ func probe(t testing.TB, file string) probed {
 }
 
 func TestTwoSidesSeeAndHearEachOther(t *testing.T) {
+	t.Parallel()
 	for name, codec := range map[string][]string{"h264": nil, "vp8": {"-c:v", "libvpx", "-deadline", "realtime", "-b:v", "500k"}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			clip := makeClip(t, codec...)
 			a, b := newSide(t, clip, caps(t, "tv"), true), newSide(t, clip, caps(t, "panel"), true)
 			connect(t, a, b)
@@ -154,6 +189,7 @@ func TestTwoSidesSeeAndHearEachOther(t *testing.T) {
 }
 
 func TestDirectionsAreKept(t *testing.T) {
+	t.Parallel()
 	clip := makeClip(t)
 	tv, cam := newSide(t, clip, caps(t, "tv"), true), newSide(t, clip, caps(t, "camera"), true)
 	connect(t, tv, cam)

@@ -122,6 +122,7 @@ func agreeOn(t testing.TB, a, b sessions.Leg, change func([]byte) []byte) {
 }
 
 func TestNothingIsOpenedBeforeStartAndAllIsFreed(t *testing.T) {
+	t.Parallel()
 	ea, a := fakeSide(t, Config{}, "tv")
 	eb, b := fakeSide(t, Config{}, "panel")
 	agreeOn(t, a, b, nil)

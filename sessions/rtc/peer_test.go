@@ -11,6 +11,7 @@ import (
 // A node sees two cameras that another node speaks for: both legs run between the same two
 // nodes, and each gets its own media. The port of the second one is closed with it.
 func TestTwoLegsToOnePeer(t *testing.T) {
+	t.Parallel()
 	clip := makeClip(t)
 	sender := New(Config{Endpoint: media.NewBox(media.SourceSpec{Clip: clip}, media.SinkSpec{}, nil), Interfaces: []string{"lo"}})
 	viewer := New(Config{Endpoint: media.NewBox(media.SourceSpec{}, media.SinkSpec{}, nil), Interfaces: []string{"lo"}})

@@ -12,6 +12,7 @@ import (
 // Two devices may have several calls with each other at a time: a picture of who rings, and
 // the call itself.
 func TestTwoLegsBetweenTheSameDevices(t *testing.T) {
+	t.Parallel()
 	clip := makeClip(t)
 	end := func() *Factory {
 		return New(Config{Endpoint: media.NewBox(media.SourceSpec{Clip: clip}, media.SinkSpec{}, nil), Interfaces: []string{"lo"}})

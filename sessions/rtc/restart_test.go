@@ -27,6 +27,7 @@ func restart(t *testing.T, from, to sessions.Leg) {
 // After an ICE restart from either side media goes on in both directions, in the same
 // streams; an offer that nobody answered harms nothing.
 func TestRestartKeepsMediaGoing(t *testing.T) {
+	t.Parallel()
 	clip := makeClip(t)
 	a, b := newSide(t, clip, caps(t, "tv"), true), newSide(t, clip, caps(t, "panel"), true)
 	connect(t, a, b)
@@ -68,6 +69,7 @@ func TestRestartKeepsMediaGoing(t *testing.T) {
 }
 
 func TestMovedLegSaysThatItIsBroken(t *testing.T) {
+	t.Parallel()
 	clip := makeClip(t)
 	a, b := newSide(t, clip, caps(t, "tv"), false), newSide(t, clip, caps(t, "panel"), false)
 	connect(t, a, b)

@@ -27,7 +27,7 @@ type row struct {
 func main() {
 	binary := flag.String("hallway", "build/hallway", "program to measure")
 	out := flag.String("out", "build/bench.json", "file for the figures")
-	only := flag.String("only", "", "one part: small, home, crashes, crowd, mesh or fanout")
+	only := flag.String("only", "", "one part: small, home, crashes, crowd, mesh, fanout or agents")
 	flag.Parse()
 	if err := run(*binary, *out, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -42,7 +42,7 @@ type part struct {
 }
 
 func parts() []part {
-	return []part{{"small", small}, {"home", home}, {"crashes", crashes}, {"crowd", crowds}, {"mesh", meshes}, {"fanout", fans}}
+	return []part{{"small", small}, {"home", home}, {"crashes", crashes}, {"crowd", crowds}, {"mesh", meshes}, {"fanout", fans}, {"agents", wholes}}
 }
 
 func run(binary, out, only string) error {

@@ -68,6 +68,7 @@ type viewer struct {
 	leg      sessions.Leg
 	signal   net.Conn
 	accepted time.Time
+	complete func(key bool, left int64) // told of each frame, if set; mu is held
 
 	mu      sync.Mutex
 	key     time.Duration // of the first complete key frame
@@ -129,7 +130,11 @@ func (v *viewer) WriteRTP(_ string, _ profiles.Codec, p *rtp.Packet) {
 	if v.isKey && v.key == 0 {
 		v.key = now.Sub(v.accepted)
 	}
-	v.delays = append(v.delays, now.Sub(time.Unix(0, v.stamp)))
+	if v.complete != nil {
+		v.complete(v.isKey, v.stamp)
+	} else {
+		v.delays = append(v.delays, now.Sub(time.Unix(0, v.stamp)))
+	}
 	v.begun, v.isKey = false, false
 }
 

@@ -39,6 +39,9 @@ type cameras struct {
 	mu    sync.Mutex
 	known map[string]*camera
 	kick  chan struct{} // holds a signal to look now
+
+	once sync.Once // behaviour is read from the profile once: calls are looked at every moment
+	of   profiles.Behaviour
 }
 
 // camera is what the store keeps of one, and its place in the running agent.
@@ -147,16 +150,18 @@ func (a *Agent) speaks(slug string) (sessions.Spoken, bool) {
 	if !ok {
 		return sessions.Spoken{}, false
 	}
-	return sessions.Spoken{Capability: media.Capabilities(c.Tracks), Behaviour: cameraBehaviour(), Endpoint: c.box}, true
+	return sessions.Spoken{Capability: media.Capabilities(c.Tracks), Behaviour: a.cameras.behaviour(), Endpoint: c.box}, true
 }
 
-// cameraBehaviour is that of every camera.
-func cameraBehaviour() profiles.Behaviour {
-	p, err := profiles.ForClass(string(devices.ClassCamera))
-	if err != nil {
-		return profiles.Behaviour{AutoAnswer: true, Automata: true, MaxCalls: 1}
-	}
-	return p.Behaviour
+// behaviour is that of every camera.
+func (c *cameras) behaviour() profiles.Behaviour {
+	c.once.Do(func() {
+		c.of = profiles.Behaviour{AutoAnswer: true, Automata: true, MaxCalls: 1}
+		if p, err := profiles.ForClass(string(devices.ClassCamera)); err == nil {
+			c.of = p.Behaviour
+		}
+	})
+	return c.of
 }
 
 // keepCameras tells the home what this node's cameras can do and whether they answer, and
@@ -258,7 +263,7 @@ func (a *Agent) forgetCameras(mine map[string]devices.Adopted, said map[string]d
 
 // lookAt finds out what is to be said of one camera.
 func (a *Agent) lookAt(ctx context.Context, ad devices.Adopted) devices.ForeignRecord {
-	b := cameraBehaviour()
+	b := a.cameras.behaviour()
 	rec := devices.ForeignRecord{Behaviour: devices.RecordBehaviour{Automata: b.Automata, Mobility: b.Mobility, Duplex: b.Duplex}}
 	c, ok := a.cameraAt(ad.URI)
 	if !ok { // adopted elsewhere for this node to speak for, too: without a password it may do
