@@ -36,7 +36,7 @@ const (
 
 // viewer is one reader of a hub.
 type viewer struct {
-	hub   *hub
+	hub   *Hub
 	out   sessions.Outlet
 	done  chan struct{}
 	ended chan struct{}

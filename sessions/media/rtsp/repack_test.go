@@ -1,4 +1,4 @@
-package media
+package rtsp
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
+	"github.com/hallway-home/hallway/sessions/media"
 )
 
 // sent is what a repacker publishes.
@@ -68,7 +69,7 @@ func TestOutletCutsPictures(t *testing.T) {
 			var got []byte
 			keys := 0
 			for i, s := range *out {
-				if len(s.p.Payload) > mtu || s.p.SequenceNumber != (*out)[0].p.SequenceNumber+uint16(i) || s.p.Timestamp != 7 || s.p.Marker != (i == len(*out)-1) { //nolint:gosec // few
+				if len(s.p.Payload) > media.MTU || s.p.SequenceNumber != (*out)[0].p.SequenceNumber+uint16(i) || s.p.Timestamp != 7 || s.p.Marker != (i == len(*out)-1) { //nolint:gosec // few
 					t.Fatalf("packet %d: %d bytes, number %d, stamp %d, marker %v", i, len(s.p.Payload), s.p.SequenceNumber, s.p.Timestamp, s.p.Marker)
 				}
 				if s.key {
@@ -116,8 +117,8 @@ func TestOutletKnowsH265(t *testing.T) {
 // Sound in large packets is cut, and each part says when it is to be heard.
 func TestOutletCutsSound(t *testing.T) {
 	o, out := repackerOf("audio", "PCMU", 8000)
-	o.write(&rtp.Packet{Header: rtp.Header{Timestamp: 100}, Payload: make([]byte, 2*mtu+10)}, time.Unix(1, 0))
-	o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: 1, Timestamp: 100 + 2*mtu + 10}, Payload: make([]byte, 160)}, time.Unix(1, 0))
+	o.write(&rtp.Packet{Header: rtp.Header{Timestamp: 100}, Payload: make([]byte, 2*media.MTU+10)}, time.Unix(1, 0))
+	o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: 1, Timestamp: 100 + 2*media.MTU + 10}, Payload: make([]byte, 160)}, time.Unix(1, 0))
 	if len(*out) != 4 {
 		t.Fatalf("%d packets", len(*out))
 	}
@@ -155,7 +156,7 @@ func FuzzRepacker(f *testing.F) {
 			}
 		}
 		for i, s := range *out {
-			if len(s.p.Payload) == 0 || len(s.p.Payload) > max(mtu, maxSet) {
+			if len(s.p.Payload) == 0 || len(s.p.Payload) > max(media.MTU, maxSet) {
 				t.Fatalf("a packet of %d bytes", len(s.p.Payload))
 			}
 			if s.p.SequenceNumber != (*out)[0].p.SequenceNumber+uint16(i) { //nolint:gosec // few

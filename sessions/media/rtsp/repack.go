@@ -1,4 +1,4 @@
-package media
+package rtsp
 
 import (
 	"encoding/binary"
@@ -8,6 +8,7 @@ import (
 	"github.com/pion/rtp"
 
 	"github.com/hallway-home/hallway/sessions"
+	"github.com/hallway-home/hallway/sessions/media"
 )
 
 const (
@@ -26,9 +27,7 @@ type repacker struct {
 	kind    string
 	nal     nalForm // zero for sound
 	publish func(kind string, p *rtp.Packet, key bool)
-	line    timeLine
-	begun   bool
-	fresh   bool // a connection began: its stream is a new one
+	line    media.TimeLine
 
 	sets  [][]byte // parameter sets, in the order of nal.sets
 	keyed bool
@@ -69,7 +68,7 @@ func (f nalForm) withType(b []byte, t byte) []byte {
 }
 
 func newRepacker(t sessions.Track, publish func(string, *rtp.Packet, bool)) *repacker {
-	o := &repacker{kind: t.Kind, publish: publish, line: timeLine{clock: float64(t.Codec.ClockRate)}}
+	o := &repacker{kind: t.Kind, publish: publish, line: media.TimeLine{Clock: float64(t.Codec.ClockRate)}}
 	switch strings.ToUpper(t.Codec.Name) {
 	case "H264":
 		o.nal = h264Form()
@@ -82,7 +81,7 @@ func newRepacker(t sessions.Track, publish func(string, *rtp.Packet, bool)) *rep
 
 // begin takes what a new connection's description says.
 func (o *repacker) begin(sets [][]byte) {
-	o.fresh = true
+	o.line.Renew() // whatever the camera calls it, it is another stream
 	for i, s := range sets {
 		if len(s) > 0 && len(s) <= maxSet {
 			o.sets[i] = s
@@ -96,12 +95,8 @@ func (o *repacker) write(p *rtp.Packet, now time.Time) {
 	if len(parts) == 0 || len(parts) > maxParts {
 		return
 	}
-	if o.fresh && o.begun {
-		o.line.ssrc = ^p.SSRC // whatever the camera calls it, it is another stream
-	}
-	o.fresh, o.begun = false, true
 	q := &rtp.Packet{Header: rtp.Header{Version: 2, SSRC: p.SSRC, SequenceNumber: p.SequenceNumber, Timestamp: p.Timestamp}}
-	o.line.join(q, now)
+	o.line.Join(q, now)
 	key := false
 	if o.nal.header > 0 {
 		key = o.keyFrame(p.Payload, q.Timestamp)
@@ -117,9 +112,7 @@ func (o *repacker) write(p *rtp.Packet, now time.Time) {
 		out.Payload = b
 		o.publish(o.kind, &out, key && i == 0)
 	}
-	more := uint16(len(parts) - 1) //nolint:gosec // few
-	o.line.seq += more
-	o.line.last.seq += more
+	o.line.Skip(uint16(len(parts) - 1)) //nolint:gosec // few
 }
 
 // keyFrame reports whether this packet is the first of a key frame, and keeps the parameter
@@ -205,14 +198,14 @@ func (o *repacker) cut(b []byte) (parts [][]byte, step uint32) {
 	switch {
 	case len(b) == 0:
 		return nil, 0
-	case h == 0 && o.line.clock == 8000: // G.711 and G.722: a byte is a tick (RFC 3551 section 4.5)
-		for len(b) > mtu {
-			parts, b = append(parts, b[:mtu]), b[mtu:]
+	case h == 0 && o.line.Clock == 8000: // G.711 and G.722: a byte is a tick (RFC 3551 section 4.5)
+		for len(b) > media.MTU {
+			parts, b = append(parts, b[:media.MTU]), b[media.MTU:]
 		}
-		return append(parts, b), mtu
-	case len(b) <= h || h == 0 && len(b) > mtu: // a larger packet of Opus is none
+		return append(parts, b), media.MTU
+	case len(b) <= h || h == 0 && len(b) > media.MTU: // a larger packet of Opus is none
 		return nil, 0
-	case h == 0 || len(b) <= mtu && o.understood(b):
+	case h == 0 || len(b) <= media.MTU && o.understood(b):
 		return [][]byte{b}, 0
 	}
 	switch t := o.nal.typeOf(b[0]); {
@@ -242,7 +235,7 @@ func (o *repacker) understood(b []byte) bool {
 // fragments cuts one NAL unit (RFC 6184 section 5.8, RFC 7798 section 4.4.3).
 func (o *repacker) fragments(u []byte) [][]byte {
 	h := o.nal.header
-	if len(u) <= mtu {
+	if len(u) <= media.MTU {
 		return [][]byte{u}
 	}
 	return chop(o.nal.withType(u, o.nal.fragment), o.nal.typeOf(u[0]), u[h:], true, true)
@@ -259,7 +252,7 @@ func (o *repacker) refragment(b []byte) [][]byte {
 }
 
 func chop(header []byte, t byte, rest []byte, first, last bool) (parts [][]byte) {
-	size := mtu - len(header) - 1
+	size := media.MTU - len(header) - 1
 	for len(rest) > 0 {
 		n := min(size, len(rest))
 		fu := t
