@@ -154,7 +154,7 @@ func TestStubbornFamilyIsKilled(t *testing.T) {
 
 // A child that floods standard error neither blocks nor fills the memory; its last words are kept.
 func TestFloodOfWordsIsBounded(t *testing.T) {
-	err := runOnce(t.Context(), []string{"sh", "-c", "i=0; while [ $i -lt 300 ]; do head -c 100000 /dev/zero | tr '\\0' 'x' >&2; i=$((i+1)); done; printf '\\nthe \\033[31mreason\\n' >&2; exit 1"}, nil)
+	err := runOnce(t.Context(), []string{"sh", "-c", "i=0; while [ $i -lt 300 ]; do head -c 100000 /dev/zero | tr '\\0' 'x' >&2; i=$((i+1)); done; printf '\\nthe \\033[31mreason\\n' >&2; exit 1"}, nil, nil)
 	if err.words != "the [31mreason" {
 		t.Errorf("last words %q", err.words)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
+	"github.com/hallway-home/hallway/sessions/media"
 )
 
 // Bounds of one connection. The library itself refuses more than 255 headers, lines above
@@ -77,7 +78,11 @@ type conn struct {
 	other  atomic.Bool // a redirect led elsewhere
 	spoke  atomic.Bool // it gave an answer
 	base   *base.URL
+	opus   encoder
 }
+
+// encoder finds what makes Opus here, or says why nothing does.
+type encoder func(context.Context) (args []string, err error)
 
 // parseCameraURL accepts rtsp:// with a host, and nothing that means something else later.
 func parseCameraURL(raw string) (*base.URL, error) {
@@ -108,12 +113,12 @@ func PublicURL(raw string) (string, error) {
 
 // dialCamera begins a connection; tcp says that UDP is known not to come through, and is told
 // so.
-func dialCamera(ctx context.Context, raw string, timing bounds, tcp *atomic.Bool) (*conn, error) {
+func dialCamera(ctx context.Context, raw string, timing bounds, tcp *atomic.Bool, opus encoder) (*conn, error) {
 	u, err := parseCameraURL(raw)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{url: u, tcp: tcp, timing: timing}
+	c := &conn{url: u, tcp: tcp, timing: timing, opus: opus}
 	c.client = &gortsplib.Client{
 		ReadTimeout: timing.silence, WriteTimeout: farewell, InitialUDPReadTimeout: min(udpTrial, timing.silence/2), UserAgent: "Hallway",
 		AnyPortEnable: true, // some cameras do not say from where they send
@@ -177,10 +182,11 @@ type found struct {
 	media *description.Media
 	form  format.Format
 	sets  [][]byte // parameter sets of the picture
+	opus  []string // what makes Opus of it; nil: it is passed on as it is
 }
 
 // describe asks what there is; left says what is left out, in words.
-func (c *conn) describe() (streams []found, left []string, err error) {
+func (c *conn) describe(ctx context.Context) (streams []found, left []string, err error) {
 	desc, _, err := c.client.Describe(c.url)
 	if err != nil {
 		return nil, nil, c.words(err)
@@ -193,11 +199,18 @@ func (c *conn) describe() (streams []found, left []string, err error) {
 		}
 		for _, f := range m.Formats {
 			s, ok := passable(f)
-			if !ok {
-				left = append(left, f.Codec())
+			if ok && kinds[s.track.Kind] {
 				continue
 			}
-			if kinds[s.track.Kind] {
+			if aac, is := f.(*format.MPEG4Audio); is && plainAAC(aac) && !kinds["audio"] {
+				if s, err = c.transcoded(ctx, aac); err != nil {
+					left = append(left, err.Error())
+					continue
+				}
+				ok = true
+			}
+			if !ok {
+				left = append(left, f.Codec())
 				continue
 			}
 			kinds[s.track.Kind] = true
@@ -217,14 +230,12 @@ func (c *conn) describe() (streams []found, left []string, err error) {
 	return streams, left, nil
 }
 
-// plainWords joins what a camera calls its codecs; the library's names, not the camera's text.
+// plainWords joins what is left out: the library's names and our sentences, not the camera's text.
 func plainWords(s []string) string { return strings.Join(s[:min(len(s), 4)], ", ") }
 
 // passable says how a format travels in a call, if it can.
 func passable(f format.Format) (found, bool) {
-	track := func(kind, name string, rate uint32, ch uint16) found {
-		return found{track: sessions.Track{Kind: kind, Codec: profiles.Codec{Name: name, ClockRate: rate, Channels: ch}}, form: f}
-	}
+	track := func(kind, name string, rate uint32, ch uint16) found { return foundAs(f, kind, name, rate, ch) }
 	switch f := f.(type) {
 	case *format.H264:
 		s := track("video", "H264", 90000, 0)
@@ -247,6 +258,10 @@ func passable(f format.Format) (found, bool) {
 		return track("audio", "G722", 8000, 1), true
 	}
 	return found{}, false
+}
+
+func foundAs(f format.Format, kind, name string, rate uint32, channels uint16) found {
+	return found{track: sessions.Track{Kind: kind, Codec: profiles.Codec{Name: name, ClockRate: rate, Channels: channels}}, form: f}
 }
 
 // setup asks for one stream, by UDP first.
@@ -336,17 +351,14 @@ type Description struct {
 
 // Describe asks a camera what it sends, without opening it: no SETUP and no PLAY.
 // Errors are sentences; ErrPassword and its like say which.
-func Describe(ctx context.Context, rawURL string) (Description, error) {
-	return describe(ctx, rawURL, defaultBounds())
-}
-
-func describe(ctx context.Context, rawURL string, timing bounds) (Description, error) {
-	c, err := dialCamera(ctx, rawURL, timing, &atomic.Bool{})
+// encoders says what this machine can do for a camera whose sound no call takes.
+func Describe(ctx context.Context, rawURL string, encoders *media.Encoders) (Description, error) {
+	c, err := dialCamera(ctx, rawURL, defaultBounds(), &atomic.Bool{}, opusBy(encoders))
 	if err != nil {
 		return Description{}, err
 	}
 	defer c.close()
-	streams, left, err := c.describe()
+	streams, left, err := c.describe(ctx)
 	if err != nil {
 		return Description{}, err
 	}

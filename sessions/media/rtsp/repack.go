@@ -26,7 +26,7 @@ const (
 type repacker struct {
 	kind    string
 	nal     nalForm // zero for sound
-	publish func(kind string, p *rtp.Packet, key bool)
+	publish func(kind string, p *rtp.Packet, key bool, at time.Time)
 	line    media.TimeLine
 
 	sets  [][]byte // parameter sets, in the order of nal.sets
@@ -67,7 +67,7 @@ func (f nalForm) withType(b []byte, t byte) []byte {
 	return []byte{b[0]&0xe0 | t}
 }
 
-func newRepacker(t sessions.Track, publish func(string, *rtp.Packet, bool)) *repacker {
+func newRepacker(t sessions.Track, publish func(string, *rtp.Packet, bool, time.Time)) *repacker {
 	o := &repacker{kind: t.Kind, publish: publish, line: media.TimeLine{Clock: float64(t.Codec.ClockRate)}}
 	switch strings.ToUpper(t.Codec.Name) {
 	case "H264":
@@ -89,8 +89,9 @@ func (o *repacker) begin(sets [][]byte) {
 	}
 }
 
-// write sends one of the camera's packets on. The packet's payload must not change later.
-func (o *repacker) write(p *rtp.Packet, now time.Time) {
+// write sends one of the camera's packets on. The packet's payload must not change later; at
+// is as Hub.PublishAt wants it.
+func (o *repacker) write(p *rtp.Packet, now, at time.Time) {
 	parts, step := o.cut(p.Payload)
 	if len(parts) == 0 || len(parts) > maxParts {
 		return
@@ -110,7 +111,7 @@ func (o *repacker) write(p *rtp.Packet, now time.Time) {
 		out.Timestamp += uint32(i) * step //nolint:gosec // few
 		out.Marker = p.Marker && i == len(parts)-1
 		out.Payload = b
-		o.publish(o.kind, &out, key && i == 0)
+		o.publish(o.kind, &out, key && i == 0, at)
 	}
 	o.line.Skip(uint16(len(parts) - 1)) //nolint:gosec // few
 }

@@ -22,7 +22,7 @@ type sent struct {
 
 func repackerOf(kind, name string, rate uint32) (*repacker, *[]sent) {
 	var out []sent
-	o := newRepacker(sessions.Track{Kind: kind, Codec: profiles.Codec{Name: name, ClockRate: rate}}, func(_ string, p *rtp.Packet, key bool) { out = append(out, sent{*p, key}) })
+	o := newRepacker(sessions.Track{Kind: kind, Codec: profiles.Codec{Name: name, ClockRate: rate}}, func(_ string, p *rtp.Packet, key bool, _ time.Time) { out = append(out, sent{*p, key}) })
 	return o, &out
 }
 
@@ -62,7 +62,7 @@ func TestOutletCutsPictures(t *testing.T) {
 			o, out := repackerOf("video", "H264", 90000)
 			o.begin([][]byte{sps, pps})
 			for i, b := range c.in {
-				o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(i), Timestamp: 7, Marker: i == len(c.in)-1}, Payload: b}, time.Unix(1, 0)) //nolint:gosec // few
+				o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(i), Timestamp: 7, Marker: i == len(c.in)-1}, Payload: b}, time.Unix(1, 0), time.Time{}) //nolint:gosec // few
 			}
 			var depacket codecs.H264Packet
 			depacket.IsAVC = true
@@ -97,7 +97,7 @@ func TestOutletKnowsH265(t *testing.T) {
 	vps, sps, pps, idr := unit([]byte{64, 1}, 9), unit([]byte{66, 1}, 9), unit([]byte{68, 1}, 9), unit([]byte{38, 1}, 5000)
 	o, out := repackerOf("video", "H265", 90000)
 	o.begin([][]byte{vps, sps, pps})
-	o.write(&rtp.Packet{Payload: idr}, time.Unix(1, 0))
+	o.write(&rtp.Packet{Payload: idr}, time.Unix(1, 0), time.Time{})
 	if len(*out) != 8 || !(*out)[0].key || !bytes.Equal((*out)[2].p.Payload, pps) {
 		t.Fatalf("%d packets", len(*out))
 	}
@@ -117,8 +117,8 @@ func TestOutletKnowsH265(t *testing.T) {
 // Sound in large packets is cut, and each part says when it is to be heard.
 func TestOutletCutsSound(t *testing.T) {
 	o, out := repackerOf("audio", "PCMU", 8000)
-	o.write(&rtp.Packet{Header: rtp.Header{Timestamp: 100}, Payload: make([]byte, 2*media.MTU+10)}, time.Unix(1, 0))
-	o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: 1, Timestamp: 100 + 2*media.MTU + 10}, Payload: make([]byte, 160)}, time.Unix(1, 0))
+	o.write(&rtp.Packet{Header: rtp.Header{Timestamp: 100}, Payload: make([]byte, 2*media.MTU+10)}, time.Unix(1, 0), time.Time{})
+	o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: 1, Timestamp: 100 + 2*media.MTU + 10}, Payload: make([]byte, 160)}, time.Unix(1, 0), time.Time{})
 	if len(*out) != 4 {
 		t.Fatalf("%d packets", len(*out))
 	}
@@ -150,7 +150,7 @@ func FuzzRepacker(f *testing.F) {
 				o.begin(nil)
 			}
 			before := len(*out)
-			o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(i), Timestamp: uint32(i) * 3000}, Payload: b}, time.Unix(int64(i), 0)) //nolint:gosec // few
+			o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(i), Timestamp: uint32(i) * 3000}, Payload: b}, time.Unix(int64(i), 0), time.Time{}) //nolint:gosec // few
 			if n := len(*out) - before; n > maxParts+3 {
 				t.Fatalf("%d packets for one", n)
 			}

@@ -28,6 +28,8 @@ import (
 type Camera struct {
 	URL    string           // with user name and password, where it asks for them; never logged
 	Tracks []sessions.Track // what Describe found: what the answers to calls promise
+	// Encoders makes Opus of the sound of cameras that send AAC; nil: it is left out.
+	Encoders *media.Encoders
 	// Changed is told when the camera describes itself differently than Tracks; nil: nobody.
 	Changed func([]sessions.Track)
 
@@ -55,6 +57,8 @@ type source struct {
 	timing    bounds
 	log       *slog.Logger
 	repackers map[string]*repacker
+	aac       *transcoder // in place of the sound's repacker
+	clock     clock       // of the camera, as its sender reports have it
 	done      chan struct{}
 
 	mu    sync.Mutex
@@ -81,8 +85,10 @@ func (c *Camera) Open(ctx context.Context, wg *sync.WaitGroup, log *slog.Logger)
 func openCamera(ctx context.Context, cam *Camera, timing bounds, wg *sync.WaitGroup, log *slog.Logger) *source {
 	s := &source{Hub: media.NewHub(), cam: cam, timing: timing, log: log, repackers: map[string]*repacker{}, done: make(chan struct{}), heard: time.Now()}
 	for _, t := range cam.Tracks {
-		s.repackers[t.Kind] = newRepacker(t, s.Publish)
+		s.repackers[t.Kind] = newRepacker(t, s.PublishAt)
 	}
+	s.aac = newTranscoder(s.Hub, log)
+	wg.Go(func() { s.aac.run(ctx) })
 	wg.Go(func() { s.run(ctx) })
 	return s
 }
@@ -124,12 +130,12 @@ func (s *source) fail(err error) {
 
 // session is one connection from its dial to its end.
 func (s *source) session(ctx context.Context) error {
-	c, err := dialCamera(ctx, s.cam.URL, s.timing, &s.cam.tcp)
+	c, err := dialCamera(ctx, s.cam.URL, s.timing, &s.cam.tcp, opusBy(s.cam.Encoders))
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	found, _, err := c.describe()
+	found, _, err := c.describe(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,9 +150,11 @@ func (s *source) session(ctx context.Context) error {
 		return fmt.Errorf("%w; it sends %s now, so call it again", errChanged, tracksInWords(tracks))
 	}
 	for _, f := range found {
-		o := s.repackers[f.track.Kind]
-		o.begin(f.sets)
-		if err := c.setup(f, func(p *rtp.Packet) { s.receive(o, p) }); err != nil {
+		st, err := s.stream(c, f)
+		if err != nil {
+			return err
+		}
+		if err := c.setup(f, func(p *rtp.Packet) { s.receive(st, p) }); err != nil {
 			return err
 		}
 	}
@@ -160,12 +168,39 @@ func (s *source) silent() time.Duration {
 	return time.Since(s.heard)
 }
 
-func (s *source) receive(o *repacker, p *rtp.Packet) {
+// stream is one stream of a connection.
+type stream struct {
+	found
+	conn  *conn
+	clock stampClock
+	write func(p *rtp.Packet, now, at time.Time)
+}
+
+// stream makes what takes the packets of one stream of a new connection.
+func (s *source) stream(c *conn, f found) (*stream, error) {
+	st := &stream{found: f, conn: c, clock: stampClock{rate: time.Duration(f.form.ClockRate())}}
+	if f.opus != nil {
+		st.write = s.aac.write
+		return st, s.aac.begin(f)
+	}
+	o := s.repackers[f.track.Kind]
+	o.begin(f.sets)
+	st.write = o.write
+	return st, nil
+}
+
+func (s *source) receive(st *stream, p *rtp.Packet) {
 	now := time.Now()
 	s.mu.Lock()
 	s.heard = now
 	s.mu.Unlock()
-	o.write(p, now)
+	at := st.clock.at(p.Timestamp, now)
+	if taken, ok := st.conn.client.PacketNTP(st.media, p); ok {
+		at = s.clock.at(taken, now)
+	} else if st.opus != nil {
+		at = at.Add(-s.aac.length()) // it was taken before it came as a whole
+	}
+	st.write(p, now, at)
 }
 
 func sameTracks(a, b []sessions.Track) bool {

@@ -185,7 +185,7 @@ func TestCameraIsOpenedOnce(t *testing.T) {
 	for name, udp := range map[string]bool{"UDP": true, "TCP": false} {
 		t.Run(name, func(t *testing.T) {
 			c := newFakeCamera(t, udp, h264Format(), pcmu())
-			d, err := Describe(t.Context(), c.url())
+			d, err := Describe(t.Context(), c.url(), nil)
 			if err != nil || len(d.Tracks) != 2 || d.Left != "" {
 				t.Fatalf("%+v, %v", d, err)
 			}
@@ -230,7 +230,7 @@ func TestCameraIsOpenedOnce(t *testing.T) {
 // going on, and a key frame that stands for itself.
 func TestCameraComesBack(t *testing.T) {
 	c := newFakeCamera(t, false, h264Format())
-	d, err := Describe(t.Context(), c.url())
+	d, err := Describe(t.Context(), c.url(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,15 +274,15 @@ func TestCameraComesBack(t *testing.T) {
 // without repeating the password.
 func TestDescribe(t *testing.T) {
 	c := newFakeCamera(t, false, &format.MJPEG{}, h264Format(), &format.G711{PayloadTyp: 97, SampleRate: 16000, ChannelCount: 2}, &format.Opus{PayloadTyp: 98, ChannelCount: 2})
-	d, err := Describe(t.Context(), c.url())
+	d, err := Describe(t.Context(), c.url(), nil)
 	if err != nil || len(d.Tracks) != 2 || d.Tracks[1].Codec.Name != "opus" || d.Left != "M-JPEG, G711" {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if _, err := Describe(t.Context(), strings.Replace(c.url(), "u:p", "u:wrong", 1)); err == nil || !strings.Contains(err.Error(), "refuses this user name") {
+	if _, err := Describe(t.Context(), strings.Replace(c.url(), "u:p", "u:wrong", 1), nil); err == nil || !strings.Contains(err.Error(), "refuses this user name") {
 		t.Errorf("a wrong password: %v", err)
 	}
 	for _, bad := range []string{"", "rtsp://", "http://u:hush@h/", "rtsp:///x", "rtsp://u:hush@h/#x", "rtsp://u:hush@h:1:2/", "rtsp://u:hush@h/" + strings.Repeat("x", 400)} {
-		if _, err := Describe(t.Context(), bad); err == nil || strings.Contains(err.Error(), "hush") {
+		if _, err := Describe(t.Context(), bad, nil); err == nil || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

@@ -69,7 +69,7 @@ func (a *Agent) openCameras() error {
 
 // boxed gives a camera the box through which all its viewers share one connection.
 func (a *Agent) boxed(public string, c *camera) *camera {
-	source := media.SourceSpec{Live: &rtsp.Camera{URL: c.URL, Tracks: c.Tracks, Changed: func(tracks []sessions.Track) {
+	source := media.SourceSpec{Live: &rtsp.Camera{URL: c.URL, Tracks: c.Tracks, Encoders: a.encoders, Changed: func(tracks []sessions.Track) {
 		a.log.Info("a camera changed how it encodes", "camera", public)
 		if err := a.keepCamera(public, &camera{URL: c.URL, Tracks: tracks}); err != nil {
 			a.log.Error("cannot keep what a camera sends", "camera", public, "err", err)
@@ -116,7 +116,7 @@ func (a *Agent) learnCamera(ctx context.Context, address string) (rtsp.Descripti
 	if !known && n >= maxCameras {
 		return rtsp.Description{}, fmt.Errorf("this device speaks for %d cameras already; let another one speak for it with --via", n)
 	}
-	d, err := rtsp.Describe(ctx, address)
+	d, err := rtsp.Describe(ctx, address, a.encoders)
 	if err != nil {
 		return d, err
 	}
