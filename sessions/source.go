@@ -60,7 +60,10 @@ type Batch struct {
 	Kind    string
 	Packets []rtp.Packet
 	Live    bool // as fresh as the source has them
-	Again   bool // answers a NACK
+	// At is when the last packet would have come, had sound and picture been on their way
+	// equally long: what sender reports are made of.
+	At    time.Time
+	Again bool // answers a NACK
 }
 
 // Subscription is one viewer's hold on a source. Safe for concurrent use.

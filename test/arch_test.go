@@ -46,6 +46,7 @@ func house() []room {
 		{"discovery/sourcetest", []string{"discovery", "discovery/multicast"}, "what every protocol must do, so it knows none"},
 		{"sessions", []string{"profiles", "devices"}, "calls declare what they need as interfaces; cmd plugs it in"},
 		{"sessions/media", []string{"profiles", "devices", "sessions"}, "sources and sinks know no legs, so every kind of leg can use them"},
+		{"sessions/media/rtsp", []string{"profiles", "sessions", "sessions/media"}, "one kind of source; media does not know which there are"},
 		{"sessions/rtc", []string{"profiles", "devices", "sessions", "sessions/media"}, "one kind of leg"},
 		{"firmware", []string{"devices"}, "what is shipped does not depend on what it does"},
 		{"scripts", nil, "tools that run before anything else works"},
@@ -138,7 +139,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 	})
 	for _, bad := range [][2]string{
 		{"sessions", "discovery"}, {"discovery", "devices/trust"}, {"devices", "devices/trust"}, {"profiles", "devices"},
-		{"devices/trust", "devices/pairing"}, {"devices/records", "devices/overlay"}, {"discovery/mdns", "sessions"}, {"cmd/hallway", "test/e2e"}, {"attic", "devices"},
+		{"devices/trust", "devices/pairing"}, {"devices/records", "devices/overlay"}, {"discovery/mdns", "sessions"}, {"sessions/media", "sessions/media/rtsp"}, {"cmd/hallway", "test/e2e"}, {"attic", "devices"},
 	} {
 		if faults(bad[0], module+bad[1]) == "" {
 			t.Errorf("the rules let %s import %s", bad[0], bad[1])

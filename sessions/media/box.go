@@ -18,8 +18,14 @@ import (
 type SourceSpec struct {
 	Clip     string             // Matroska file, looped
 	Pipeline *profiles.Pipeline // supervised program
-	Camera   *Camera            // RTSP
+	Live     Live               // made elsewhere, such as an RTSP camera
 	Encoders *Encoders          // for pipelines; nil: those that ship
+}
+
+// Live is a source that another package makes. Open returns at once; what it starts ends
+// with ctx and is counted in wg.
+type Live interface {
+	Open(ctx context.Context, wg *sync.WaitGroup, log *slog.Logger) sessions.Source
 }
 
 // SinkSpec says where a device's media goes to; the zero value drops it.
@@ -95,8 +101,8 @@ func (b *Box) begin() error {
 		b.open = func(context.Context, []sessions.MediaState) (sessions.Source, error) { return c, nil }
 	case b.source.Pipeline != nil:
 		err = b.beginProgram(ctx, wg)
-	case b.source.Camera != nil:
-		c := openCamera(ctx, b.source.Camera, defaultTiming(), wg, b.log)
+	case b.source.Live != nil:
+		c := b.source.Live.Open(ctx, wg, b.log)
 		b.open = func(context.Context, []sessions.MediaState) (sessions.Source, error) { return c, nil }
 	default:
 		cancel()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -128,10 +129,11 @@ func packageOf(program string) string {
 
 // supervisor keeps one program running.
 type supervisor struct {
-	command func() []string // to run now
-	changed <-chan struct{} // the command is another one: run that; nil: never
-	packets *atomic.Int64   // that the child sent; nil: it sends none
-	born    func()          // called before each start; may be nil
+	command func() []string                       // to run now
+	changed <-chan struct{}                       // the command is another one: run that; nil: never
+	packets *atomic.Int64                         // that the child sent; nil: it sends none
+	born    func()                                // called before each start; may be nil
+	feed    func(context.Context, io.WriteCloser) // writes what each child reads, to the end of ctx; may be nil
 	patience
 	log *slog.Logger
 }
@@ -196,13 +198,38 @@ func (s supervisor) once(ctx context.Context, command []string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watch(ctx, cancel) })
-	var err error = runOnce(ctx, command, nil)
+	in, err := s.feeds(ctx, &watch)
+	if err == nil {
+		err = runOnce(ctx, command, in, nil)
+	}
+	if in != nil {
+		_ = in.Close()
+	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = fmt.Errorf("%w%s", cause, wordsOf(err))
 	}
 	cancel(context.Canceled)
 	watch.Wait()
 	return err
+}
+
+// feeds begins to write to a new child's standard input.
+func (s supervisor) feeds(ctx context.Context, wg *sync.WaitGroup) (in *os.File, err error) {
+	if s.feed == nil {
+		return nil, nil //nolint:nilnil // a child that reads nothing
+	}
+	in, out, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = out.Close() }) // ends a write that waits
+	wg.Go(func() {
+		s.feed(ctx, out)
+		if stop() {
+			_ = out.Close()
+		}
+	})
+	return in, nil
 }
 
 // watch ends the child when it hangs or another command is wanted.
@@ -266,14 +293,17 @@ func (e *childError) Error() string {
 func (e *childError) Unwrap() error { return errEnded }
 
 // runOnce runs a program to its end, at the latest that of ctx, and kills whatever it
-// started. It never returns nil: out takes what the program writes.
-func runOnce(ctx context.Context, command []string, out io.Writer) *childError {
+// started. It never returns nil: out takes what the program writes; in may be nil.
+func runOnce(ctx context.Context, command []string, in *os.File, out io.Writer) *childError {
 	runtime.LockOSThread() // Pdeathsig looks at the thread that forked, not at the process
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // from files on disk, never from the API
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	stderr := &tail{}
 	cmd.Stdout, cmd.Stderr = out, stderr
+	if in != nil {
+		cmd.Stdin = in
+	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = politeStop
 	err := cmd.Run()

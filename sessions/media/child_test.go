@@ -41,7 +41,9 @@ func starts(t testing.TB) (file string, count func() int) {
 func TestChildThatDiesAtOnceIsGivenUp(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	file, count := starts(t)
-	err := supervisor{command: shell("echo x >> " + file + "; echo 'cannot open the camera' >&2; exit 3"), patience: hasty(), log: slog.New(slog.DiscardHandler)}.run(t.Context())
+	p := hasty()
+	p.well = time.Minute // a busy machine needs long to start a shell
+	err := supervisor{command: shell("echo x >> " + file + "; echo 'cannot open the camera' >&2; exit 3"), patience: p, log: slog.New(slog.DiscardHandler)}.run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "cannot open the camera") || !strings.Contains(err.Error(), "again and again") || count() != 4 {
 		t.Errorf("%v after %d starts", err, count())
 	}
@@ -152,7 +154,7 @@ func TestStubbornFamilyIsKilled(t *testing.T) {
 
 // A child that floods standard error neither blocks nor fills the memory; its last words are kept.
 func TestFloodOfWordsIsBounded(t *testing.T) {
-	err := runOnce(t.Context(), []string{"sh", "-c", "i=0; while [ $i -lt 300 ]; do head -c 100000 /dev/zero | tr '\\0' 'x' >&2; i=$((i+1)); done; printf '\\nthe \\033[31mreason\\n' >&2; exit 1"}, nil)
+	err := runOnce(t.Context(), []string{"sh", "-c", "i=0; while [ $i -lt 300 ]; do head -c 100000 /dev/zero | tr '\\0' 'x' >&2; i=$((i+1)); done; printf '\\nthe \\033[31mreason\\n' >&2; exit 1"}, nil, nil)
 	if err.words != "the [31mreason" {
 		t.Errorf("last words %q", err.words)
 	}

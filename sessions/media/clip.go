@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// mtu of RTP payloads: what fits any home network with DTLS-SRTP on top.
-	mtu = 1180
+	// MTU bounds RTP payloads, in bytes: what fits any home network with DTLS-SRTP on top.
+	MTU = 1180
 	// maxBehind is how far a clip may fall behind real time and still catch up.
 	maxBehind = time.Second
 )
 
 // clip plays a file in a loop, in real time, with continuous time stamps.
 type clip struct {
-	*hub
+	*Hub
 	file *clipFile
 	done chan struct{}
 }
@@ -32,7 +32,7 @@ func openClip(ctx context.Context, path string, wg *sync.WaitGroup) (*clip, erro
 	if err != nil {
 		return nil, err
 	}
-	c := &clip{hub: newHub(), file: file, done: make(chan struct{})}
+	c := &clip{Hub: NewHub(), file: file, done: make(chan struct{})}
 	wg.Go(func() { c.play(ctx) })
 	return c, nil
 }
@@ -68,7 +68,7 @@ func (c *clip) play(ctx context.Context) {
 			case <-timer.C:
 			}
 			for i, p := range packers[f.kind].pack(f.data, at) {
-				c.publish(f.kind, p, f.key && i == 0)
+				c.Publish(f.kind, p, f.key && i == 0)
 			}
 		}
 	}
@@ -101,7 +101,7 @@ func newPacker(c profiles.Codec) *packer {
 func (p *packer) pack(data []byte, at time.Duration) []*rtp.Packet {
 	stamp := uint32(uint64(at.Microseconds()) * p.clock / 1_000_000) //nolint:gosec // RTP time stamps wrap
 	var out []*rtp.Packet
-	parts := p.payloader.Payload(mtu, data)
+	parts := p.payloader.Payload(MTU, data)
 	for i, b := range parts {
 		p.seq++
 		out = append(out, &rtp.Packet{

@@ -167,7 +167,7 @@ func (e *Encoders) try(ctx context.Context, x profiles.Encoder) Trial {
 	tctx, cancel := context.WithTimeout(ctx, trialTime)
 	defer cancel()
 	out := &byteCount{}
-	err := runOnce(tctx, trial(x), out)
+	err := runOnce(tctx, trial(x), nil, out)
 	t.Took = time.Since(start)
 	switch {
 	case ctx.Err() != nil:

@@ -21,7 +21,7 @@ func FuzzNumbersAreUsedOnce(f *testing.F) {
 			marker bool
 			id     []byte
 		}
-		h, at, gate := newHub(), &sessions.Position{}, newScope(t)
+		h, at, gate := NewHub(), &sessions.Position{}, newScope(t)
 		v := h.admit(gate, at)
 		used := map[uint64]sent{} // by the number that goes on past 2^16, as SRTP counts
 		var recent []uint16
@@ -44,7 +44,7 @@ func FuzzNumbersAreUsedOnce(f *testing.F) {
 		seq, stamp, id := uint16(65530), uint32(0), 0
 		publish := func(key bool) {
 			id++
-			h.publish("video", &rtp.Packet{Header: rtp.Header{SequenceNumber: seq, Timestamp: stamp, Marker: id%3 == 0}, Payload: []byte{byte(id), byte(id >> 8)}}, key)
+			h.Publish("video", &rtp.Packet{Header: rtp.Header{SequenceNumber: seq, Timestamp: stamp, Marker: id%3 == 0}, Payload: []byte{byte(id), byte(id >> 8)}}, key)
 		}
 		for _, op := range ops[:min(len(ops), 400)] {
 			switch seq++; op % 12 {
@@ -71,7 +71,7 @@ func FuzzNumbersAreUsedOnce(f *testing.F) {
 			case 8:
 				gate.closed.Store(!gate.closed.Load())
 			case 9: // another source for the same leg
-				h = newHub()
+				h = NewHub()
 				v = h.admit(gate, at)
 			case 10:
 				v.await(h.video.head, true)

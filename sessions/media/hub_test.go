@@ -81,7 +81,7 @@ func (s *scope) continuous(kind string) {
 
 // camera publishes frames of three packets at 30 Hz, the first of each tenth a key frame.
 type camera struct {
-	h      *hub
+	h      *Hub
 	seq    uint16
 	n      int // packets
 	frames int
@@ -90,13 +90,13 @@ type camera struct {
 
 const perFrame = 3
 
-func newCamera() *camera { return &camera{h: newHub(), seq: 65500, gop: 10} }
+func newCamera() *camera { return &camera{h: NewHub(), seq: 65500, gop: 10} }
 
 func (c *camera) packet(marker, key bool) {
 	p := &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: c.seq, Timestamp: uint32(c.frames) * 3000, Marker: marker}, Payload: []byte{byte(c.n >> 8), byte(c.n), 0}}
 	c.seq++
 	c.n++
-	c.h.publish("video", p, key)
+	c.h.Publish("video", p, key)
 }
 
 func (c *camera) frame() {
@@ -314,7 +314,7 @@ func TestSoundIsLiveWhilePictureCatchesUp(t *testing.T) {
 		c := newCamera()
 		c.gop = 100
 		sound := func(n int) {
-			c.h.publish("audio", &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: uint16(n), Timestamp: uint32(n) * 960}, Payload: []byte{0, 0}}, false)
+			c.h.Publish("audio", &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: uint16(n), Timestamp: uint32(n) * 960}, Payload: []byte{0, 0}}, false)
 		}
 		for n := range 40 {
 			sound(n)
@@ -352,7 +352,7 @@ func TestHolesStayHolesAndNoNumberIsUsedTwice(t *testing.T) {
 		c.play(2)
 		late := c.seq - perFrame - 1
 		for range 2 { // the same packet twice
-			c.h.publish("video", &rtp.Packet{Header: rtp.Header{SequenceNumber: late, Timestamp: 4 * 3000, Marker: true}, Payload: []byte{9, 9}}, false)
+			c.h.Publish("video", &rtp.Packet{Header: rtp.Header{SequenceNumber: late, Timestamp: 4 * 3000, Marker: true}, Payload: []byte{9, 9}}, false)
 		}
 		c.seq = 20000 // the source starts anew
 		c.play(2)
@@ -425,7 +425,7 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 				p.SequenceNumber += uint16(len(frame)) - 1
 			}
 			p.Timestamp, p.Marker = n*3000, i == len(frame)-1
-			c.h.publish("video", p, i == 0)
+			c.h.Publish("video", p, i == 0)
 		}
 		for got.Load() < want {
 			time.Sleep(50 * time.Microsecond)

@@ -3,6 +3,7 @@ package media
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"strings"
 
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h264"
@@ -22,65 +23,60 @@ func (t *recTrack) inspect(b []byte) (key bool) {
 		}
 		return true
 	}
+	form := h264Sets()
 	if strings.EqualFold(t.codec.Name, "H265") {
-		return t.inspect265(b)
+		form = h265Sets()
 	}
-	var sps, pps []byte
-	for rest := b; len(rest) >= 5; {
+	sets := make([][]byte, len(form.sets))
+	for rest := b; len(rest) > 4; {
 		l := int(binary.BigEndian.Uint32(rest))
-		if l < 1 || l > len(rest)-4 {
+		if l < form.header || l > len(rest)-4 {
 			return false
 		}
-		switch nal := rest[4 : 4+l]; nal[0] & 0x1f {
-		case 5:
-			key = true
-		case 7:
-			sps = nal
-		case 8:
-			pps = nal
+		nal := rest[4 : 4+l]
+		kind := form.kind(nal)
+		key = key || kind >= form.firstKey && kind <= form.lastKey
+		if i := slices.Index(form.sets, kind); i >= 0 {
+			sets[i] = nal
 		}
 		rest = rest[4+l:]
 	}
-	if t.private == nil && len(sps) >= 4 && pps != nil {
-		t.private = avcC(sps, pps)
-		var parsed h264.SPS
-		if err := parsed.Unmarshal(sps); err == nil {
-			t.width, t.height = uint64(parsed.Width()), uint64(parsed.Height()) //nolint:gosec // a picture has no negative size
-		}
+	if t.private == nil && !slices.ContainsFunc(sets, func(s []byte) bool { return s == nil }) {
+		t.private, t.width, t.height = form.describe(sets)
 	}
 	// After a loss only the parameter sets show that the picture's beginning is there.
-	return key && t.private != nil && (t.keyed || sps != nil)
+	return key && t.private != nil && (t.keyed || sets[len(sets)-2] != nil)
 }
 
-// inspect265 is inspect for H.265 (ITU-T H.265 table 7-1): 16 to 21 are random access
-// pictures, 32 to 34 the parameter sets.
-func (t *recTrack) inspect265(b []byte) (key bool) {
-	var vps, sps, pps []byte
-	for rest := b; len(rest) >= 6; {
-		l := int(binary.BigEndian.Uint32(rest))
-		if l < 2 || l > len(rest)-4 {
-			return false
+// setForm is what a player must be told of a codec that has parameter sets.
+type setForm struct {
+	header            int // bytes of a NAL unit's header
+	kind              func(nal []byte) byte
+	firstKey, lastKey byte
+	sets              []byte // types of the parameter sets, the SPS last but one
+	describe          func(sets [][]byte) (private []byte, width, height uint64)
+}
+
+// h264Sets is ITU-T H.264 table 7-1.
+func h264Sets() setForm {
+	return setForm{1, func(nal []byte) byte { return nal[0] & 0x1f }, 5, 5, []byte{7, 8}, func(s [][]byte) ([]byte, uint64, uint64) {
+		var sps h264.SPS
+		if err := sps.Unmarshal(s[0]); err != nil {
+			return avcC(s[0], s[1]), 0, 0
 		}
-		switch nal := rest[4 : 4+l]; kind265(nal) {
-		case 16, 17, 18, 19, 20, 21:
-			key = true
-		case 32:
-			vps = nal
-		case 33:
-			sps = nal
-		case 34:
-			pps = nal
+		return avcC(s[0], s[1]), uint64(sps.Width()), uint64(sps.Height()) //nolint:gosec // a picture has no negative size
+	}}
+}
+
+// h265Sets is ITU-T H.265 table 7-1: 16 to 21 are random access pictures.
+func h265Sets() setForm {
+	return setForm{2, kind265, 16, 21, []byte{32, 33, 34}, func(s [][]byte) ([]byte, uint64, uint64) {
+		var sps h265.SPS
+		if err := sps.Unmarshal(s[1]); err != nil {
+			return hvcC(s[0], s[1], s[2]), 0, 0
 		}
-		rest = rest[4+l:]
-	}
-	if t.private == nil && vps != nil && sps != nil && pps != nil {
-		t.private = hvcC(vps, sps, pps)
-		var parsed h265.SPS
-		if err := parsed.Unmarshal(sps); err == nil {
-			t.width, t.height = uint64(parsed.Width()), uint64(parsed.Height()) //nolint:gosec // a picture has no negative size
-		}
-	}
-	return key && t.private != nil && (t.keyed || sps != nil)
+		return hvcC(s[0], s[1], s[2]), uint64(sps.Width()), uint64(sps.Height()) //nolint:gosec // a picture has no negative size
+	}}
 }
 
 func kind265(nal []byte) byte { return nal[0] >> 1 & 0x3f }
@@ -115,8 +111,11 @@ func (p *h265Packet) Unmarshal(b []byte) (out []byte, err error) {
 	return out, err
 }
 
-// avcC is ISO/IEC 14496-15 section 5.3.3.1.
+// avcC is ISO/IEC 14496-15 section 5.3.3.1; nil for an SPS that is too short.
 func avcC(sps, pps []byte) []byte {
+	if len(sps) < 4 {
+		return nil
+	}
 	b := []byte{1, sps[1], sps[2], sps[3], 0xff, 0xe1}
 	b = append(binary.BigEndian.AppendUint16(b, uint16(len(sps))), sps...)
 	b = append(b, 1)

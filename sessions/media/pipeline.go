@@ -47,7 +47,7 @@ type feed struct {
 
 // pipelineSource is what one set of codecs gets from a program.
 type pipelineSource struct {
-	*hub
+	*Hub
 	p      *program
 	tracks []sessions.Track
 }
@@ -88,7 +88,7 @@ func (p *program) view(ctx context.Context, media []sessions.MediaState) (sessio
 	}
 	v := p.views[key]
 	if v == nil {
-		v = &pipelineSource{hub: newHub(), p: p}
+		v = &pipelineSource{Hub: NewHub(), p: p}
 		for _, f := range feeds {
 			v.tracks = append(v.tracks, sessions.Track{Kind: f.kind, Codec: f.codec})
 			f.views = append(f.views, v)
@@ -199,7 +199,7 @@ func (p *program) run() {
 
 func (p *program) read(f *feed) {
 	buf := make([]byte, 2048)
-	line := timeLine{clock: float64(f.codec.ClockRate)}
+	line := TimeLine{Clock: float64(f.codec.ClockRate)}
 	for {
 		n, err := f.conn.Read(buf)
 		if err != nil {
@@ -210,21 +210,23 @@ func (p *program) read(f *feed) {
 			continue
 		}
 		p.packets.Add(1)
-		line.join(packet, time.Now())
+		line.Join(packet, time.Now())
 		key := f.kind == "video" && startsKeyFrame(f.codec, packet.Payload)
 		p.mu.RLock()
 		for _, v := range f.views {
-			v.publish(f.kind, packet, key)
+			v.Publish(f.kind, packet, key)
 		}
 		p.mu.RUnlock()
 	}
 }
 
-// timeLine makes one continuous stream of what a child and its successors send: a jump
-// back in sequence numbers would put SRTP at the other side out of step for good.
-type timeLine struct {
-	clock float64
+// TimeLine makes one continuous stream of what a child and its successors send, or the
+// connections to a camera: a jump back in sequence numbers would put SRTP at the other side
+// out of step for good. One goroutine uses it at a time.
+type TimeLine struct {
+	Clock float64 // Hz
 	begun bool
+	renew bool
 	ssrc  uint32
 	seq   uint16 // added to each sequence number
 	stamp uint32 // added to each time stamp
@@ -235,15 +237,31 @@ type timeLine struct {
 	}
 }
 
-func (l *timeLine) join(p *rtp.Packet, now time.Time) {
-	if l.begun && p.SSRC != l.ssrc {
+// Join gives a packet the number and the time stamp that it has in the continuous stream.
+func (l *TimeLine) Join(p *rtp.Packet, now time.Time) {
+	if l.begun && (p.SSRC != l.ssrc || l.renew) {
 		l.seq = l.last.seq + 1 - p.SequenceNumber
-		l.stamp = l.last.stamp + uint32(now.Sub(l.last.at).Seconds()*l.clock) - p.Timestamp
+		l.stamp = l.last.stamp + uint32(now.Sub(l.last.at).Seconds()*l.Clock) - p.Timestamp
 	}
-	l.begun, l.ssrc = true, p.SSRC
+	l.begun, l.renew, l.ssrc = true, false, p.SSRC
 	p.SequenceNumber += l.seq
 	p.Timestamp += l.stamp
 	l.last.seq, l.last.stamp, l.last.at = p.SequenceNumber, p.Timestamp, now
+}
+
+// Renew says that the next packet is of a new stream, whatever its SSRC.
+func (l *TimeLine) Renew() { l.renew = true }
+
+// Skip says that n more numbers were used after the last packet.
+func (l *TimeLine) Skip(n uint16) {
+	l.seq += n
+	l.last.seq += n
+}
+
+// Extra is the header of one packet more after the last, of the same time.
+func (l *TimeLine) Extra() rtp.Header {
+	l.Skip(1)
+	return rtp.Header{Version: 2, SSRC: l.ssrc, SequenceNumber: l.last.seq, Timestamp: l.last.stamp}
 }
 
 // startsKeyFrame looks for the first packet of a key frame: SPS of H.264 (RFC 6184), VPS or

@@ -266,12 +266,12 @@ func TestUnknownWordInACommandIsAnError(t *testing.T) {
 }
 
 func TestRestartedChildContinuesTheStream(t *testing.T) {
-	l := timeLine{clock: 90000}
+	l := TimeLine{Clock: 90000}
 	now := time.Now()
 	in := []rtp.Header{{SSRC: 1, SequenceNumber: 50000, Timestamp: 4_000_000_000}, {SSRC: 1, SequenceNumber: 50001, Timestamp: 4_000_003_600}, {SSRC: 2, SequenceNumber: 7, Timestamp: 100}, {SSRC: 2, SequenceNumber: 8, Timestamp: 3700}}
 	for i, h := range in {
 		p := &rtp.Packet{Header: h}
-		l.join(p, now.Add(time.Duration(i)*40*time.Millisecond))
+		l.Join(p, now.Add(time.Duration(i)*40*time.Millisecond))
 		if want := uint32(4_000_000_000 + i*3600); p.SequenceNumber != uint16(50000+i) || p.Timestamp-want+2 > 4 {
 			t.Errorf("packet %d: sequence %d, stamp %d, want %d", i, p.SequenceNumber, p.Timestamp, want)
 		}

@@ -36,7 +36,7 @@ const (
 
 // viewer is one reader of a hub.
 type viewer struct {
-	hub   *hub
+	hub   *Hub
 	out   sessions.Outlet
 	done  chan struct{}
 	ended chan struct{}
@@ -161,7 +161,7 @@ func (v *viewer) next() (b sessions.Batch, pause time.Duration) {
 	defer h.mu.Unlock()
 	v.batch = v.batch[:0]
 	if v.sound(&h.audio, audio, now); len(v.batch) > 0 {
-		return sessions.Batch{Kind: "audio", Packets: v.batch, Live: true}, 0
+		return sessions.Batch{Kind: "audio", Packets: v.batch, Live: true, At: h.audio.at(v.audioPos - 1).at}, 0
 	}
 	if !video {
 		v.await(0, false)
@@ -175,7 +175,11 @@ func (v *viewer) next() (b sessions.Batch, pause time.Duration) {
 	if v.pos < v.until {
 		pause = v.pause
 	}
-	return sessions.Batch{Kind: "video", Packets: v.batch, Live: live}, pause
+	b = sessions.Batch{Kind: "video", Packets: v.batch, Live: live}
+	if len(v.batch) > 0 {
+		b.At = h.video.at(v.pos - 1).at
+	}
+	return b, pause
 }
 
 // add puts a packet into the batch.

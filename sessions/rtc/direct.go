@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
+
+	"github.com/pion/rtcp"
 
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
@@ -141,6 +144,8 @@ type shown struct {
 	d      *direct
 	sink   sessions.Sink
 	codecs map[string]profiles.Codec
+
+	audio, video time.Time // of the last report
 }
 
 // Takes implements sessions.Outlet.
@@ -155,6 +160,21 @@ func (s *shown) WriteRTP(b sessions.Batch) {
 		if s.d.counts[b.Kind].add(&p, s.codecs[b.Kind].ClockRate) {
 			s.sink.WriteRTP(b.Kind, s.codecs[b.Kind], &p)
 		}
+	}
+	if b.Live {
+		s.report(b)
+	}
+}
+
+// report ties the two clocks together as sender reports do elsewhere.
+func (s *shown) report(b sessions.Batch) {
+	last := &s.audio
+	if b.Kind == "video" {
+		last = &s.video
+	}
+	if now := time.Now(); now.Sub(*last) >= reportEvery && s.Takes(b.Kind) {
+		*last = now
+		s.sink.WriteSenderReport(b.Kind, &rtcp.SenderReport{NTPTime: ntp(b.At), RTPTime: b.Packets[len(b.Packets)-1].Timestamp})
 	}
 }
 

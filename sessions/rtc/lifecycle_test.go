@@ -53,7 +53,7 @@ func (fakeSource) Tracks() []sessions.Track {
 
 func (s fakeSource) Subscribe(out sessions.Outlet, _ *sessions.Position) sessions.Subscription {
 	d := func(kind string, p *rtp.Packet) {
-		out.WriteRTP(sessions.Batch{Kind: kind, Packets: []rtp.Packet{*p}, Live: true})
+		out.WriteRTP(sessions.Batch{Kind: kind, Packets: []rtp.Packet{*p}, Live: true, At: time.Now()})
 	}
 	s.f.deliver.Store(&d)
 	return fakeView(s)

@@ -65,7 +65,7 @@ func (o *outlet) WriteRTP(b sessions.Batch) {
 	}
 	t.write(t.codec, b)
 	if b.Live {
-		if sr := t.report(t.codec, b.Packets[len(b.Packets)-1].Timestamp, time.Now()); sr != nil {
+		if sr := t.report(t.codec, b.Packets[len(b.Packets)-1].Timestamp, b.At, time.Now()); sr != nil {
 			_ = o.leg.pc.WriteRTCP([]rtcp.Packet{sr})
 		}
 	}
@@ -187,9 +187,10 @@ func payloadType(agreed []webrtc.RTPCodecParameters, c profiles.Codec) (webrtc.P
 	return 0, false
 }
 
-// report is a sender report (RFC 3550 section 6.4.1) when it is due: stamp is now. It is made
+// report is a sender report (RFC 3550 section 6.4.1) when it is due: stamp is of the moment
+// at, as the source says. It is made
 // from live packets only, so that what is sent again or from the past moves no clock.
-func (t *track) report(c profiles.Codec, stamp uint32, now time.Time) *rtcp.SenderReport {
+func (t *track) report(c profiles.Codec, stamp uint32, at, now time.Time) *rtcp.SenderReport {
 	if now.Sub(t.reported) < reportEvery || !t.allowed.Load() {
 		return nil
 	}
@@ -201,7 +202,7 @@ func (t *track) report(c profiles.Codec, stamp uint32, now time.Time) *rtcp.Send
 	}
 	t.reported = now
 	return &rtcp.SenderReport{
-		SSRC: ssrc, NTPTime: ntp(now), RTPTime: stamp,
+		SSRC: ssrc, NTPTime: ntp(at), RTPTime: stamp,
 		PacketCount: uint32(t.packets.Load()), OctetCount: uint32(t.bytes.Load()), //nolint:gosec // they wrap
 	}
 }

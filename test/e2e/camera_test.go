@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,7 +24,8 @@ type rtspCamera struct {
 	t       testing.TB
 	host    *netlab.Host
 	program string
-	file    string
+	shows   []string // arguments: what it sends
+	scheme  string
 	cmd     *exec.Cmd
 	done    chan struct{}
 
@@ -39,20 +41,20 @@ type cameraEvent struct {
 
 const cameraAccount = "viewer:s3cret/Canary"
 
-// newCamera builds the program, encodes a picture with a key frame every 2 s, and starts it.
+// newCamera encodes a picture with a key frame every 2 s and starts a camera that shows it.
 func newCamera(t testing.TB, h *netlab.Host) *rtspCamera {
 	t.Helper()
-	if _, err := exec.LookPath("ffmpeg"); err != nil {
-		missing(t, "ffmpeg is missing; apt install ffmpeg")
-	}
-	dir := t.TempDir()
-	c := &rtspCamera{t: t, host: h, program: filepath.Join(dir, "rtspcamera"), file: filepath.Join(dir, "picture.h264")}
+	file := filepath.Join(t.TempDir(), "picture.h264")
+	ffmpeg(t, "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25", "-t", "8", "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency",
+		"-pix_fmt", "yuv420p", "-g", "50", "-keyint_min", "50", "-sc_threshold", "0", "-b:v", "1M", "-x264-params", "aud=1", "-f", "h264", file)
+	return cameraOf(t, h, "-h264", file)
+}
+
+// cameraOf builds the camera and starts it with these arguments.
+func cameraOf(t testing.TB, h *netlab.Host, shows ...string) *rtspCamera {
+	t.Helper()
+	c := &rtspCamera{t: t, host: h, program: filepath.Join(t.TempDir(), "rtspcamera"), shows: shows, scheme: "rtsp"}
 	if out, err := exec.Command("go", "build", "-o", c.program, "./rtspcamera").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	out, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25", "-t", "8", "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency",
-		"-pix_fmt", "yuv420p", "-g", "50", "-keyint_min", "50", "-sc_threshold", "0", "-b:v", "1M", "-x264-params", "aud=1", "-f", "h264", c.file).CombinedOutput()
-	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	t.Cleanup(c.stop)
@@ -60,10 +62,19 @@ func newCamera(t testing.TB, h *netlab.Host) *rtspCamera {
 	return c
 }
 
+// ffmpeg makes a file.
+func ffmpeg(t testing.TB, args ...string) {
+	t.Helper()
+	if _, err := exec.LookPath("ffmpeg"); err != nil {
+		missing(t, "ffmpeg is missing; apt install ffmpeg")
+	}
+	command(t, "ffmpeg", append([]string{"-v", "error"}, args...)...)
+}
+
 func (c *rtspCamera) start(args ...string) {
 	c.t.Helper()
 	user, password, _ := strings.Cut(cameraAccount, ":")
-	c.cmd = c.host.Command(context.Background(), c.program, append([]string{"-listen", ":554", "-h264", c.file, "-user", user, "-password", password}, args...)...)
+	c.cmd = c.host.Command(context.Background(), c.program, slices.Concat([]string{"-listen", ":554", "-user", user, "-password", password}, c.shows, args)...)
 	out, err := c.cmd.StdoutPipe()
 	if err != nil {
 		c.t.Fatal(err)
@@ -131,7 +142,7 @@ func (c *rtspCamera) await(what string, within time.Duration, cond func() bool) 
 }
 
 func (c *rtspCamera) url(account string) string {
-	return "rtsp://" + account + "@" + net.JoinHostPort(c.host.IPv4, "554") + "/stream"
+	return c.scheme + "://" + account + "@" + net.JoinHostPort(c.host.IPv4, "554") + "/stream"
 }
 
 // adopted is a row of `hallway devices` for a foreign device.

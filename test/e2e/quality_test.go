@@ -35,7 +35,7 @@ func flashClip(t testing.TB) string {
 }
 
 // flashes are the times in a file at which the picture turns white.
-func flashes(t *testing.T, file string) (at []float64) {
+func flashes(t testing.TB, file string) (at []float64) {
 	t.Helper()
 	out, err := exec.Command("ffprobe", "-v", "error", "-f", "lavfi", "-i", "movie="+file+",signalstats",
 		"-show_entries", "frame=pts_time:frame_tags=lavfi.signalstats.YAVG", "-of", "csv=p=0").Output()
@@ -62,7 +62,7 @@ func flashes(t *testing.T, file string) (at []float64) {
 }
 
 // tones are the times in a file at which the sound begins.
-func tones(t *testing.T, file string) (at []float64) {
+func tones(t testing.TB, file string) (at []float64) {
 	t.Helper()
 	out, err := exec.Command("ffmpeg", "-hide_banner", "-nostats", "-i", file, "-vn", "-af", "silencedetect=n=-30dB:d=0.5", "-f", "null", "-").CombinedOutput()
 	if err != nil {
@@ -83,7 +83,7 @@ func tones(t *testing.T, file string) (at []float64) {
 }
 
 // offsets are by how many seconds each tone comes behind its flash.
-func offsets(t *testing.T, file string) (out []float64) {
+func offsets(t testing.TB, file string) (out []float64) {
 	t.Helper()
 	heard := tones(t, file)
 	for _, f := range flashes(t, file) {

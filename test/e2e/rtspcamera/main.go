@@ -1,10 +1,11 @@
-// Command rtspcamera is an RTSP camera for tests: it plays an H.264 file in a loop, with a
-// tone in G.711, asks for a password by digest, and prints a line of JSON for whatever
+// Command rtspcamera is an RTSP camera for tests: it plays a file in a loop, H.264 or H.265,
+// with AAC or a tone in G.711, over TLS if it is to, asks for a password by digest, and prints a line of JSON for whatever
 // is done to it, so that a test sees when it is opened and by how many.
 package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 	"github.com/bluenviron/gortsplib/v4/pkg/description"
 	"github.com/bluenviron/gortsplib/v4/pkg/format"
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/g711"
-	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h264"
+	"github.com/bluenviron/mediacommon/v2/pkg/codecs/mpeg4audio"
 	"github.com/pion/rtp"
 )
 
@@ -95,70 +96,147 @@ func (c *camera) OnSessionClose(ctx *gortsplib.ServerHandlerOnSessionCloseCtx) {
 	}
 }
 
+// options are what the test asks for.
+type options struct {
+	listen, h264, h265, aac, user, password, cert, key string
+	udp                                                bool
+}
+
 func main() {
-	listen := flag.String("listen", "127.0.0.1:8554", "where RTSP is served")
-	file := flag.String("h264", "", "H.264 with access unit delimiters, 25 pictures a second")
-	user := flag.String("user", "", "user name")
-	password := flag.String("password", "", "password")
-	udp := flag.Bool("udp", true, "take UDP, too")
+	var o options
+	flag.StringVar(&o.listen, "listen", "127.0.0.1:8554", "where RTSP is served")
+	flag.StringVar(&o.h264, "h264", "", "H.264 with access unit delimiters, 25 pictures a second")
+	flag.StringVar(&o.h265, "h265", "", "the same in H.265")
+	flag.StringVar(&o.aac, "aac", "", "ADTS at 16 kHz in mono, whose first frame is before the first picture; else a tone in G.711")
+	flag.StringVar(&o.user, "user", "", "user name")
+	flag.StringVar(&o.password, "password", "", "password")
+	flag.StringVar(&o.cert, "cert", "", "certificate for TLS, in PEM")
+	flag.StringVar(&o.key, "key", "", "and its key")
+	flag.BoolVar(&o.udp, "udp", true, "take UDP, too")
 	flag.Parse()
-	if err := run(*listen, *file, *user, *password, *udp); err != nil {
+	if err := run(o); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(listen, file, user, password string, udp bool) error {
-	pictures, sps, pps, err := load(file)
+func run(o options) error {
+	v, err := o.picture()
 	if err != nil {
 		return err
 	}
-	c := &camera{user: user, password: password}
-	c.server = &gortsplib.Server{Handler: c, RTSPAddress: listen}
-	if udp {
+	c := &camera{user: o.user, password: o.password}
+	c.server = &gortsplib.Server{Handler: c, RTSPAddress: o.listen}
+	if o.cert != "" {
+		pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+		if err != nil {
+			return err
+		}
+		c.server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	} else if o.udp {
 		c.server.UDPRTPAddress, c.server.UDPRTCPAddress = ":8000", ":8001"
+	}
+	var frames [][]byte
+	var audio format.Format = &format.G711{PayloadTyp: 0, MULaw: true, SampleRate: 8000, ChannelCount: 1}
+	if o.aac != "" {
+		if frames, audio, err = loadAAC(o.aac); err != nil {
+			return err
+		}
 	}
 	if err := c.server.Start(); err != nil {
 		return err
 	}
-	video := &format.H264{PayloadTyp: 96, PacketizationMode: 1, SPS: sps, PPS: pps}
-	audio := &format.G711{PayloadTyp: 0, MULaw: true, SampleRate: 8000, ChannelCount: 1}
 	desc := &description.Session{Medias: []*description.Media{
-		{Type: description.MediaTypeVideo, Formats: []format.Format{video}}, {Type: description.MediaTypeAudio, Formats: []format.Format{audio}},
+		{Type: description.MediaTypeVideo, Formats: []format.Format{v.form}}, {Type: description.MediaTypeAudio, Formats: []format.Format{audio}},
 	}}
 	c.stream = gortsplib.NewServerStream(c.server, desc)
 	c.tell("ready", 0)
-	return c.play(desc, video, pictures)
+	start := time.Now()
+	ended := make(chan error, 2)
+	go func() { ended <- c.play(desc.Medias[0], v, start) }()
+	if frames != nil {
+		go func() { ended <- c.speak(desc.Medias[1], audio, frames, start) }()
+	} else {
+		go func() { ended <- c.hum(desc.Medias[1], start) }()
+	}
+	return <-ended
 }
 
-// play sends pictures and tone in real time, for ever.
-func (c *camera) play(desc *description.Session, video *format.H264, pictures [][][]byte) error {
-	enc, err := video.CreateEncoder()
-	if err != nil {
-		return err
-	}
-	var seq uint16
-	tick := time.NewTicker(frameTime)
-	defer tick.Stop()
+// play sends pictures in real time, for ever.
+func (c *camera) play(m *description.Media, v picture, start time.Time) error {
 	for n := 0; ; n++ {
-		packets, err := enc.Encode(pictures[n%len(pictures)])
+		at := start.Add(time.Duration(n) * frameTime)
+		time.Sleep(time.Until(at))
+		packets, err := v.encode(v.pictures[n%len(v.pictures)])
 		if err != nil {
 			return err
 		}
 		for _, p := range packets {
 			p.Timestamp = uint32(n) * 3600 //nolint:gosec // wraps
-			if err := c.stream.WritePacketRTP(desc.Medias[0], p); err != nil {
+			if err := c.stream.WritePacketRTPWithNTP(m, p, at); err != nil {
 				return err
 			}
 		}
-		for i := range 2 {
-			seq++
-			p := &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: uint32(n*2+i) * 160, SSRC: 7}, Payload: tone(n*2 + i)} //nolint:gosec // wraps
-			if err := c.stream.WritePacketRTP(desc.Medias[1], p); err != nil {
-				return err
-			}
-		}
-		<-tick.C
 	}
+}
+
+// hum sends a tone in G.711.
+func (c *camera) hum(m *description.Media, start time.Time) error {
+	for n := 0; ; n++ {
+		at := start.Add(time.Duration(n) * frameTime / 2)
+		time.Sleep(time.Until(at))
+		p := &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: uint16(n), Timestamp: uint32(n) * 160, SSRC: 7}, Payload: tone(n)} //nolint:gosec // wraps
+		if err := c.stream.WritePacketRTPWithNTP(m, p, at); err != nil {
+			return err
+		}
+	}
+}
+
+// speak sends AAC, each frame when its last sample was heard, as a camera can.
+func (c *camera) speak(m *description.Media, f format.Format, frames [][]byte, start time.Time) error {
+	enc, err := f.(*format.MPEG4Audio).CreateEncoder()
+	if err != nil {
+		return err
+	}
+	const frame = 1024 * time.Second / aacRate
+	for n := 0; ; n++ {
+		at := start.Add(time.Duration(n) * frame)
+		time.Sleep(time.Until(at.Add(frame)))
+		packets, err := enc.Encode([][]byte{frames[n%len(frames)]})
+		if err != nil {
+			return err
+		}
+		for _, p := range packets {
+			p.Timestamp = uint32(n) * 1024 //nolint:gosec // wraps
+			if err := c.stream.WritePacketRTPWithNTP(m, p, at); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+const aacRate = 16000
+
+// loadAAC leaves out the first frame, which only prepares the decoder.
+func loadAAC(file string) (frames [][]byte, _ format.Format, _ error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	var packets mpeg4audio.ADTSPackets
+	if err := packets.Unmarshal(b); err != nil {
+		return nil, nil, err
+	}
+	for _, p := range packets[1:] {
+		frames = append(frames, p.AU)
+	}
+	f := &format.MPEG4Audio{PayloadTyp: 97, SizeLength: 13, IndexLength: 3, IndexDeltaLength: 3}
+	return frames, f, made(&f.Config).Unmarshal([]byte{0x14, 0x08}) // AAC-LC, 16 kHz, mono
+}
+
+// made is a new value at a place whose type belongs to another version of a library.
+func made[T any](at **T) *T {
+	*at = new(T)
+	return *at
 }
 
 // tone is 20 ms of 440 Hz.
@@ -175,33 +253,57 @@ func tone(n int) []byte {
 	return out
 }
 
+// picture is what a camera shows.
+type picture struct {
+	form     format.Format
+	encode   func([][]byte) ([]*rtp.Packet, error)
+	pictures [][][]byte
+}
+
+func (o options) picture() (v picture, err error) {
+	if o.h265 != "" {
+		pictures, sets, err := load(o.h265, 35, []byte{32, 33, 34}, func(u []byte) byte { return u[0] >> 1 & 0x3f })
+		if err != nil {
+			return v, err
+		}
+		f := &format.H265{PayloadTyp: 96, VPS: sets[0], SPS: sets[1], PPS: sets[2]}
+		enc, err := f.CreateEncoder()
+		return picture{f, enc.Encode, pictures}, err
+	}
+	pictures, sets, err := load(o.h264, 9, []byte{7, 8}, func(u []byte) byte { return u[0] & 0x1f })
+	if err != nil {
+		return v, err
+	}
+	f := &format.H264{PayloadTyp: 96, PacketizationMode: 1, SPS: sets[0], PPS: sets[1]}
+	enc, err := f.CreateEncoder()
+	return picture{f, enc.Encode, pictures}, err
+}
+
 // load cuts a file into pictures at its delimiters. Parameter sets are left out: a camera
 // may give them in its description alone.
-func load(file string) (pictures [][][]byte, sps, pps []byte, err error) {
+func load(file string, delimiter byte, types []byte, kind func([]byte) byte) (pictures [][][]byte, sets [][]byte, err error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
+	sets = make([][]byte, len(types))
 	for _, u := range bytes.Split(b, []byte{0, 0, 1}) {
 		u = bytes.TrimRight(u, "\x00") // of the next start code
 		if len(u) == 0 {
 			continue
 		}
-		switch h264.NALUType(u[0] & 0x1f) {
-		case h264.NALUTypeAccessUnitDelimiter:
+		if i := bytes.IndexByte(types, kind(u)); i >= 0 {
+			sets[i] = u
+		} else if kind(u) == delimiter {
 			pictures = append(pictures, nil)
-		case h264.NALUTypeSPS:
-			sps = u
-		case h264.NALUTypePPS:
-			pps = u
-		default:
-			if len(pictures) > 0 {
-				pictures[len(pictures)-1] = append(pictures[len(pictures)-1], u)
-			}
+		} else if len(pictures) > 0 {
+			pictures[len(pictures)-1] = append(pictures[len(pictures)-1], u)
 		}
 	}
-	if len(pictures) == 0 || sps == nil || pps == nil {
-		return nil, nil, nil, fmt.Errorf("%s has no pictures; encode it with aud=1", file)
+	for _, s := range sets {
+		if len(pictures) == 0 || s == nil {
+			return nil, nil, fmt.Errorf("%s has no pictures; encode it with aud=1", file)
+		}
 	}
-	return pictures, sps, pps, nil
+	return pictures, sets, nil
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/trust"
-	"github.com/hallway-home/hallway/sessions/media"
+	"github.com/hallway-home/hallway/sessions/media/rtsp"
 )
 
 // Adopt implements api.Backend. The speaker tries the camera before anything is signed, and
@@ -24,7 +24,7 @@ func (a *Agent) Adopt(ctx context.Context, req api.AdoptRequest) (api.Adoption, 
 	if err := trust.MayEdit(r, a.self); err != nil {
 		return api.Adoption{}, err
 	}
-	public, err := media.PublicURL(req.URI)
+	public, err := rtsp.PublicURL(req.URI)
 	if err != nil {
 		return api.Adoption{}, fmt.Errorf("%w: %w", api.ErrInput, err)
 	}
@@ -81,31 +81,31 @@ func adoptedAt(r *devices.Roster, public string) (devices.Adopted, bool) {
 
 // tryCamera lets the speaker look at the camera. To another one the address with its
 // password travels over member TLS alone, and only that node keeps it.
-func (a *Agent) tryCamera(ctx context.Context, speaker devices.NodeID, address string) (media.Description, error) {
+func (a *Agent) tryCamera(ctx context.Context, speaker devices.NodeID, address string) (rtsp.Description, error) {
 	if speaker == a.self {
 		return a.learnCamera(ctx, address)
 	}
 	m, ok := a.dir.Snapshot().Device(speaker)
 	if !ok {
-		return media.Description{}, trust.ErrNotFound
+		return rtsp.Description{}, trust.ErrNotFound
 	}
 	ctx, cancel := context.WithTimeout(ctx, relayTime)
 	defer cancel()
 	answer, err := a.ask(ctx, m, question{Camera: address})
 	switch {
 	case err != nil:
-		return media.Description{}, fmt.Errorf("%s could not be asked to look at it: %w", m.Name, err)
+		return rtsp.Description{}, fmt.Errorf("%s could not be asked to look at it: %w", m.Name, err)
 	case answer.Camera == nil:
-		return media.Description{}, fmt.Errorf("%s does not know how to speak for a camera; update Hallway there", m.Name)
+		return rtsp.Description{}, fmt.Errorf("%s does not know how to speak for a camera; update Hallway there", m.Name)
 	case answer.Camera.Fault != "":
-		return media.Description{}, fmt.Errorf("%s tried it: %s", m.Name, answer.Camera.Fault)
+		return rtsp.Description{}, fmt.Errorf("%s tried it: %s", m.Name, answer.Camera.Fault)
 	}
 	return answer.Camera.Description, nil
 }
 
 // cameraReply is what a speaker found when an owner asked it to look at a camera.
 type cameraReply struct {
-	media.Description
+	rtsp.Description
 	Fault string `json:"fault,omitempty"`
 }
 

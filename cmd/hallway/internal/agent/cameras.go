@@ -16,6 +16,7 @@ import (
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
 	"github.com/hallway-home/hallway/sessions/media"
+	"github.com/hallway-home/hallway/sessions/media/rtsp"
 )
 
 const (
@@ -71,7 +72,7 @@ func (a *Agent) openCameras() error {
 
 // boxed gives a camera the box through which all its viewers share one connection.
 func (a *Agent) boxed(public string, c *camera) *camera {
-	source := media.SourceSpec{Camera: &media.Camera{URL: c.URL, Tracks: c.Tracks, Changed: func(tracks []sessions.Track) {
+	source := media.SourceSpec{Live: &rtsp.Camera{URL: c.URL, Tracks: c.Tracks, Encoders: a.encoders, Changed: func(tracks []sessions.Track) {
 		a.log.Info("a camera changed how it encodes", "camera", public)
 		if err := a.keepCamera(public, &camera{URL: c.URL, Tracks: tracks}); err != nil {
 			a.log.Error("cannot keep what a camera sends", "camera", public, "err", err)
@@ -106,19 +107,19 @@ func (a *Agent) lookNow() {
 }
 
 // learnCamera tries an address and keeps it. The error is a sentence for the owner.
-func (a *Agent) learnCamera(ctx context.Context, address string) (media.Description, error) {
-	public, err := media.PublicURL(address)
+func (a *Agent) learnCamera(ctx context.Context, address string) (rtsp.Description, error) {
+	public, err := rtsp.PublicURL(address)
 	if err != nil {
-		return media.Description{}, err
+		return rtsp.Description{}, err
 	}
 	a.cameras.mu.Lock()
 	_, known := a.cameras.known[public]
 	n := len(a.cameras.known)
 	a.cameras.mu.Unlock()
 	if !known && n >= maxCameras {
-		return media.Description{}, fmt.Errorf("this device speaks for %d cameras already; let another one speak for it with --via", n)
+		return rtsp.Description{}, fmt.Errorf("this device speaks for %d cameras already; let another one speak for it with --via", n)
 	}
-	d, err := media.DescribeCamera(ctx, address)
+	d, err := rtsp.Describe(ctx, address, a.encoders)
 	if err != nil {
 		return d, err
 	}
@@ -150,7 +151,7 @@ func (a *Agent) speaks(slug string) (sessions.Spoken, bool) {
 	if !ok {
 		return sessions.Spoken{}, false
 	}
-	return sessions.Spoken{Capability: media.Capabilities(c.Tracks), Behaviour: a.cameras.behaviour(), Endpoint: c.box}, true
+	return sessions.Spoken{Capability: rtsp.Capabilities(c.Tracks), Behaviour: a.cameras.behaviour(), Endpoint: c.box}, true
 }
 
 // behaviour is that of every camera.
@@ -269,13 +270,13 @@ func (a *Agent) lookAt(ctx context.Context, ad devices.Adopted) devices.ForeignR
 	if !ok { // adopted elsewhere for this node to speak for, too: without a password it may do
 		d, err := a.learnCamera(ctx, ad.URI)
 		if err != nil {
-			rec.Capabilities = media.Capabilities(nil)
+			rec.Capabilities = rtsp.Capabilities(nil)
 			rec.Fault = err.Error()
 			return rec
 		}
 		c.Tracks = d.Tracks
 	}
-	rec.Capabilities = media.Capabilities(c.Tracks)
+	rec.Capabilities = rtsp.Capabilities(c.Tracks)
 	if c.box != nil && c.box.InUse() { // some cameras have one connection to give
 		return rec
 	}

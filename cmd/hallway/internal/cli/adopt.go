@@ -44,7 +44,7 @@ func (a *app) adoptCmd() *cobra.Command {
 		return a.show(got, func() {
 			a.say("Adopted %s as %s%s; %s speaks for it. It sends %s.", got.Name, got.Slug, inRoom(got.Room), got.Speaker, strings.Join(got.Codecs, " and "))
 			if got.Left != "" {
-				a.say("Left out, since no other device could take it: %s.", got.Left)
+				a.say("Left out, since no other device could take it as it is: %s.", got.Left)
 			}
 			a.say("See it from anywhere: `hallway call %s`.", got.Slug)
 		})

@@ -1,4 +1,4 @@
-package media
+package rtsp
 
 import (
 	"context"
@@ -14,12 +14,12 @@ import (
 	"github.com/bluenviron/gortsplib/v4/pkg/liberrors"
 )
 
-// maxCameraWords bounds what is shown of a camera's own text.
-const maxCameraWords = 120
+// maxWords bounds what is shown of a camera's own text.
+const maxWords = 120
 
 // words says what went wrong so that a person knows what to do. Nothing in it holds the
 // password; what the camera said itself is bounded and printable.
-func (c *cameraConn) words(err error) error {
+func (c *conn) words(err error) error {
 	where := c.url.Host
 	var status liberrors.ErrClientBadStatusCode
 	var dns *net.DNSError
@@ -58,15 +58,15 @@ func isDialTimeout(err error) bool {
 	return errors.As(err, &op) && op.Op == "dial" && (op.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded))
 }
 
-func (c *cameraConn) statusWords(s liberrors.ErrClientBadStatusCode) error {
+func (c *conn) statusWords(s liberrors.ErrClientBadStatusCode) error {
 	switch s.Code {
 	case base.StatusUnauthorized, base.StatusForbidden:
 		if c.url.User == nil {
-			return ErrCameraAsks
+			return ErrAsks
 		}
-		return ErrCameraPassword
+		return ErrPassword
 	case base.StatusNotFound:
-		return ErrCameraPath
+		return ErrPath
 	case base.StatusNotEnoughBandwidth, base.StatusServiceUnavailable:
 		return errors.New("the camera has no connection left for another viewer")
 	}
@@ -80,6 +80,6 @@ func bounded(s string) string {
 			return -1
 		}
 		return r
-	}, s[:min(len(s), 4*maxCameraWords)])
-	return s[:min(len(s), maxCameraWords)]
+	}, s[:min(len(s), 4*maxWords)])
+	return s[:min(len(s), maxWords)]
 }

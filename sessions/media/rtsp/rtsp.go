@@ -1,4 +1,11 @@
-package media
+// Package rtsp owns cameras that speak RTSP (RFC 2326): what they say about themselves, one
+// connection to each while somebody views it, and making what they send fit for a call.
+//
+// A Camera is the live source of a media.Box. Describe and Open may be called from any
+// goroutine; what Open starts ends with its context. Whatever a camera sends is bounded
+// here, none of its text is shown as it is, and its password is never logged. It follows no
+// redirect to another host, and it decodes no picture.
+package rtsp
 
 import (
 	"context"
@@ -14,12 +21,15 @@ import (
 
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
+	"github.com/hallway-home/hallway/sessions/media"
 )
 
 // Camera is an RTSP camera (RFC 2326) as this node reaches it.
 type Camera struct {
 	URL    string           // with user name and password, where it asks for them; never logged
-	Tracks []sessions.Track // what DescribeCamera found: what the answers to calls promise
+	Tracks []sessions.Track // what Describe found: what the answers to calls promise
+	// Encoders makes Opus of the sound of cameras that send AAC; nil: it is left out.
+	Encoders *media.Encoders
 	// Changed is told when the camera describes itself differently than Tracks; nil: nobody.
 	Changed func([]sessions.Track)
 
@@ -39,14 +49,16 @@ const (
 // errChanged says that the camera no longer sends what the call was agreed for.
 var errChanged = errors.New("the camera changed how it encodes")
 
-// cameraSource reads a camera while somebody views it: one connection whatever the number
+// source reads a camera while somebody views it: one connection whatever the number
 // of viewers, dialled again with back-off when it breaks.
-type cameraSource struct {
-	*hub
+type source struct {
+	*media.Hub
 	cam       *Camera
-	timing    cameraTiming
+	timing    bounds
 	log       *slog.Logger
 	repackers map[string]*repacker
+	aac       *transcoder // in place of the sound's repacker
+	clock     clock       // of the camera, as its sender reports have it
 	done      chan struct{}
 
 	mu    sync.Mutex
@@ -54,28 +66,35 @@ type cameraSource struct {
 	heard time.Time // last packet
 }
 
-// cameraTiming is what tests shorten.
-type cameraTiming struct {
+// bounds is what tests shorten.
+type bounds struct {
 	patience, first, most, reset time.Duration
 	setup, silence               time.Duration // bounds of one connection
 }
 
-func defaultTiming() cameraTiming {
-	return cameraTiming{cameraPatience, firstRedial, maxRedial, redialReset, setupTime, silenceTime}
+func defaultBounds() bounds {
+	return bounds{cameraPatience, firstRedial, maxRedial, redialReset, setupTime, silenceTime}
+}
+
+// Open implements media.Live.
+func (c *Camera) Open(ctx context.Context, wg *sync.WaitGroup, log *slog.Logger) sessions.Source {
+	return openCamera(ctx, c, defaultBounds(), wg, log)
 }
 
 // openCamera returns at once: the tracks are known, and the picture follows.
-func openCamera(ctx context.Context, cam *Camera, timing cameraTiming, wg *sync.WaitGroup, log *slog.Logger) *cameraSource {
-	s := &cameraSource{hub: newHub(), cam: cam, timing: timing, log: log, repackers: map[string]*repacker{}, done: make(chan struct{}), heard: time.Now()}
+func openCamera(ctx context.Context, cam *Camera, timing bounds, wg *sync.WaitGroup, log *slog.Logger) *source {
+	s := &source{Hub: media.NewHub(), cam: cam, timing: timing, log: log, repackers: map[string]*repacker{}, done: make(chan struct{}), heard: time.Now()}
 	for _, t := range cam.Tracks {
-		s.repackers[t.Kind] = newRepacker(t, s.publish)
+		s.repackers[t.Kind] = newRepacker(t, s.PublishAt)
 	}
+	s.aac = newTranscoder(s.Hub, log)
+	wg.Go(func() { s.aac.run(ctx) })
 	wg.Go(func() { s.run(ctx) })
 	return s
 }
 
 // run keeps a connection until ctx ends or there is no hope.
-func (s *cameraSource) run(ctx context.Context) {
+func (s *source) run(ctx context.Context) {
 	pause := s.timing.first
 	for {
 		began := time.Now()
@@ -102,7 +121,7 @@ func (s *cameraSource) run(ctx context.Context) {
 	}
 }
 
-func (s *cameraSource) fail(err error) {
+func (s *source) fail(err error) {
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
@@ -110,13 +129,13 @@ func (s *cameraSource) fail(err error) {
 }
 
 // session is one connection from its dial to its end.
-func (s *cameraSource) session(ctx context.Context) error {
-	c, err := dialCamera(ctx, s.cam.URL, s.timing, &s.cam.tcp)
+func (s *source) session(ctx context.Context) error {
+	c, err := dialCamera(ctx, s.cam.URL, s.timing, &s.cam.tcp, opusBy(s.cam.Encoders))
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	found, _, err := c.describe()
+	found, _, err := c.describe(ctx)
 	if err != nil {
 		return err
 	}
@@ -131,9 +150,11 @@ func (s *cameraSource) session(ctx context.Context) error {
 		return fmt.Errorf("%w; it sends %s now, so call it again", errChanged, tracksInWords(tracks))
 	}
 	for _, f := range found {
-		o := s.repackers[f.track.Kind]
-		o.begin(f.sets)
-		if err := c.setup(f, func(p *rtp.Packet) { s.receive(o, p) }); err != nil {
+		st, err := s.stream(c, f)
+		if err != nil {
+			return err
+		}
+		if err := c.setup(f, func(p *rtp.Packet) { s.receive(st, p) }); err != nil {
 			return err
 		}
 	}
@@ -141,18 +162,45 @@ func (s *cameraSource) session(ctx context.Context) error {
 }
 
 // silent is how long the camera has sent nothing that could be used.
-func (s *cameraSource) silent() time.Duration {
+func (s *source) silent() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Since(s.heard)
 }
 
-func (s *cameraSource) receive(o *repacker, p *rtp.Packet) {
+// stream is one stream of a connection.
+type stream struct {
+	found
+	conn  *conn
+	clock stampClock
+	write func(p *rtp.Packet, now, at time.Time)
+}
+
+// stream makes what takes the packets of one stream of a new connection.
+func (s *source) stream(c *conn, f found) (*stream, error) {
+	st := &stream{found: f, conn: c, clock: stampClock{rate: time.Duration(f.form.ClockRate())}}
+	if f.opus != nil {
+		st.write = s.aac.write
+		return st, s.aac.begin(f)
+	}
+	o := s.repackers[f.track.Kind]
+	o.begin(f.sets)
+	st.write = o.write
+	return st, nil
+}
+
+func (s *source) receive(st *stream, p *rtp.Packet) {
 	now := time.Now()
 	s.mu.Lock()
 	s.heard = now
 	s.mu.Unlock()
-	o.write(p, now)
+	at := st.clock.at(p.Timestamp, now)
+	if taken, ok := st.conn.client.PacketNTP(st.media, p); ok {
+		at = s.clock.at(taken, now)
+	} else if st.opus != nil {
+		at = at.Add(-s.aac.length()) // it was taken before it came as a whole
+	}
+	st.write(p, now, at)
 }
 
 func sameTracks(a, b []sessions.Track) bool {
@@ -190,13 +238,13 @@ func Capabilities(tracks []sessions.Track) profiles.Capabilities {
 }
 
 // Tracks implements sessions.Source.
-func (s *cameraSource) Tracks() []sessions.Track { return s.cam.Tracks }
+func (s *source) Tracks() []sessions.Track { return s.cam.Tracks }
 
 // Done implements sessions.Source.
-func (s *cameraSource) Done() <-chan struct{} { return s.done }
+func (s *source) Done() <-chan struct{} { return s.done }
 
 // Err implements sessions.Source.
-func (s *cameraSource) Err() error {
+func (s *source) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err

@@ -1,4 +1,4 @@
-package media
+package rtsp
 
 import (
 	"bufio"
@@ -292,7 +292,7 @@ func badCameras() map[string]badCamera {
 			k.playing(goodSDP)
 			k.stream(func(s uint16) (byte, []byte) { return 0, packet(s, 33, 1, 2, 3) })
 		}},
-		"unknown channels": {"nothing that can be used", false, func(k *talk) {
+		"unknown channels": {"the camera s", false, func(k *talk) {
 			k.playing(goodSDP)
 			k.stream(func(s uint16) (byte, []byte) { return 77, packet(s, 96, 0x65, 1) })
 		}},
@@ -421,8 +421,8 @@ func manyMedias(n int) string {
 }
 
 // badTiming makes what takes seconds with a real camera quick.
-func badTiming() cameraTiming {
-	return cameraTiming{patience: 900 * time.Millisecond, first: 20 * time.Millisecond, most: 200 * time.Millisecond, reset: time.Minute, setup: 700 * time.Millisecond, silence: 2 * time.Second}
+func badTiming() bounds {
+	return bounds{patience: 900 * time.Millisecond, first: 20 * time.Millisecond, most: 200 * time.Millisecond, reset: time.Minute, setup: 700 * time.Millisecond, silence: 2 * time.Second}
 }
 
 var onlyVideo = []sessions.Track{{Kind: "video", Codec: profiles.Codec{Name: "H264", ClockRate: 90000, Fmtp: "packetization-mode=1"}}}

@@ -1,4 +1,4 @@
-package media
+package rtsp
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 	"github.com/pion/rtp"
 
 	"github.com/hallway-home/hallway/sessions"
+	"github.com/hallway-home/hallway/sessions/media"
 )
 
 func contextWithCancel(t *testing.T) (context.Context, context.CancelFunc) {
@@ -184,14 +185,14 @@ func TestCameraIsOpenedOnce(t *testing.T) {
 	for name, udp := range map[string]bool{"UDP": true, "TCP": false} {
 		t.Run(name, func(t *testing.T) {
 			c := newFakeCamera(t, udp, h264Format(), pcmu())
-			d, err := DescribeCamera(t.Context(), c.url())
+			d, err := Describe(t.Context(), c.url(), nil)
 			if err != nil || len(d.Tracks) != 2 || d.Left != "" {
 				t.Fatalf("%+v, %v", d, err)
 			}
 			if opened, _, how := c.state(); opened != 0 || how != "" {
 				t.Error("a description opened the camera")
 			}
-			box := NewBox(SourceSpec{Camera: &Camera{URL: c.url(), Tracks: d.Tracks}}, SinkSpec{}, nil)
+			box := media.NewBox(media.SourceSpec{Live: &Camera{URL: c.url(), Tracks: d.Tracks}}, media.SinkSpec{}, nil)
 			var views []*cameraViewer
 			var frees []func()
 			for range 10 {
@@ -229,7 +230,7 @@ func TestCameraIsOpenedOnce(t *testing.T) {
 // going on, and a key frame that stands for itself.
 func TestCameraComesBack(t *testing.T) {
 	c := newFakeCamera(t, false, h264Format())
-	d, err := DescribeCamera(t.Context(), c.url())
+	d, err := Describe(t.Context(), c.url(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,17 +272,17 @@ func TestCameraComesBack(t *testing.T) {
 
 // What cannot be passed on is left out and told; addresses that are none are refused
 // without repeating the password.
-func TestDescribeCamera(t *testing.T) {
+func TestDescribe(t *testing.T) {
 	c := newFakeCamera(t, false, &format.MJPEG{}, h264Format(), &format.G711{PayloadTyp: 97, SampleRate: 16000, ChannelCount: 2}, &format.Opus{PayloadTyp: 98, ChannelCount: 2})
-	d, err := DescribeCamera(t.Context(), c.url())
+	d, err := Describe(t.Context(), c.url(), nil)
 	if err != nil || len(d.Tracks) != 2 || d.Tracks[1].Codec.Name != "opus" || d.Left != "M-JPEG, G711" {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if _, err := DescribeCamera(t.Context(), strings.Replace(c.url(), "u:p", "u:wrong", 1)); err == nil || !strings.Contains(err.Error(), "refuses this user name") {
+	if _, err := Describe(t.Context(), strings.Replace(c.url(), "u:p", "u:wrong", 1), nil); err == nil || !strings.Contains(err.Error(), "refuses this user name") {
 		t.Errorf("a wrong password: %v", err)
 	}
 	for _, bad := range []string{"", "rtsp://", "http://u:hush@h/", "rtsp:///x", "rtsp://u:hush@h/#x", "rtsp://u:hush@h:1:2/", "rtsp://u:hush@h/" + strings.Repeat("x", 400)} {
-		if _, err := DescribeCamera(t.Context(), bad); err == nil || strings.Contains(err.Error(), "hush") {
+		if _, err := Describe(t.Context(), bad, nil); err == nil || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package media
+package rtsp
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
+	"github.com/hallway-home/hallway/sessions/media"
 )
 
 // Bounds of one connection. The library itself refuses more than 255 headers, lines above
@@ -38,24 +39,24 @@ const (
 	maxMedias = 32
 	// maxKeepalive: some cameras say nonsense; the library would overflow or spin.
 	minKeepalive, maxKeepalive = 5, 3600 // s
-	// maxCameraURL bounds an address, in bytes; it goes into the roster without the password.
-	maxCameraURL = 160
+	// maxURL bounds an address, in bytes; it goes into the roster without the password.
+	maxURL = 160
 )
 
 // Why a camera cannot be used; final ones are not tried again by themselves.
 var (
-	ErrCameraURL      = errors.New("that is no address of an RTSP camera; it looks like rtsp://user:password@192.0.2.9/stream")
-	ErrCameraPassword = errors.New("the camera refuses this user name and password")
-	ErrCameraAsks     = errors.New("the camera asks for a user name and a password")
-	ErrCameraPath     = errors.New("the camera has no stream at this address; look the path up in its manual")
-	ErrCameraCodec    = errors.New("the camera sends nothing that can be passed on")
-	errRedirect       = errors.New("the camera sends its viewers to another host, which is not followed")
-	errCameraSilent   = errors.New("the camera sends nothing that can be used")
-	errSetupTime      = errors.New("the camera takes connections but does not answer in time")
+	ErrURL          = errors.New("that is no address of an RTSP camera; it looks like rtsp://user:password@192.0.2.9/stream")
+	ErrPassword     = errors.New("the camera refuses this user name and password")
+	ErrAsks         = errors.New("the camera asks for a user name and a password")
+	ErrPath         = errors.New("the camera has no stream at this address; look the path up in its manual")
+	ErrCodec        = errors.New("the camera sends nothing that can be passed on")
+	errRedirect     = errors.New("the camera sends its viewers to another host, which is not followed")
+	errCameraSilent = errors.New("the camera sends nothing that can be used")
+	errSetupTime    = errors.New("the camera takes connections but does not answer in time")
 )
 
 func final(err error) bool {
-	for _, e := range []error{ErrCameraURL, ErrCameraPassword, ErrCameraAsks, ErrCameraPath, ErrCameraCodec, errChanged, errRedirect} {
+	for _, e := range []error{ErrURL, ErrPassword, ErrAsks, ErrPath, ErrCodec, errChanged, errRedirect} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -63,13 +64,13 @@ func final(err error) bool {
 	return false
 }
 
-// cameraConn is one RTSP connection. Its methods are called one after the other; close from
+// conn is one RTSP connection. Its methods are called one after the other; close from
 // anywhere.
-type cameraConn struct {
+type conn struct {
 	client *gortsplib.Client
 	url    *base.URL
 	tcp    *atomic.Bool
-	timing cameraTiming
+	timing bounds
 	stop   func() bool // of the wait for ctx
 	timer  *time.Timer // of the setup
 	late   atomic.Bool
@@ -77,17 +78,21 @@ type cameraConn struct {
 	other  atomic.Bool // a redirect led elsewhere
 	spoke  atomic.Bool // it gave an answer
 	base   *base.URL
+	opus   encoder
 }
+
+// encoder finds what makes Opus here, or says why nothing does.
+type encoder func(context.Context) (args []string, err error)
 
 // parseCameraURL accepts rtsp:// with a host, and nothing that means something else later.
 func parseCameraURL(raw string) (*base.URL, error) {
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != "rtsp" || u.Hostname() == "" || u.Fragment != "" || len(raw) > 2*maxCameraURL {
-		return nil, ErrCameraURL // the text may hold a password: it is not repeated
+	if err != nil || u.Scheme != "rtsp" || u.Hostname() == "" || u.Fragment != "" || len(raw) > 2*maxURL {
+		return nil, ErrURL // the text may hold a password: it is not repeated
 	}
 	b, err := base.ParseURL(raw)
 	if err != nil {
-		return nil, ErrCameraURL
+		return nil, ErrURL
 	}
 	return b, nil
 }
@@ -100,20 +105,20 @@ func PublicURL(raw string) (string, error) {
 	}
 	c := *u
 	c.User = nil
-	if s := c.String(); len(s) <= maxCameraURL {
+	if s := c.String(); len(s) <= maxURL {
 		return s, nil
 	}
-	return "", ErrCameraURL
+	return "", ErrURL
 }
 
 // dialCamera begins a connection; tcp says that UDP is known not to come through, and is told
 // so.
-func dialCamera(ctx context.Context, raw string, timing cameraTiming, tcp *atomic.Bool) (*cameraConn, error) {
+func dialCamera(ctx context.Context, raw string, timing bounds, tcp *atomic.Bool, opus encoder) (*conn, error) {
 	u, err := parseCameraURL(raw)
 	if err != nil {
 		return nil, err
 	}
-	c := &cameraConn{url: u, tcp: tcp, timing: timing}
+	c := &conn{url: u, tcp: tcp, timing: timing, opus: opus}
 	c.client = &gortsplib.Client{
 		ReadTimeout: timing.silence, WriteTimeout: farewell, InitialUDPReadTimeout: min(udpTrial, timing.silence/2), UserAgent: "Hallway",
 		AnyPortEnable: true, // some cameras do not say from where they send
@@ -141,7 +146,7 @@ func dialCamera(ctx context.Context, raw string, timing cameraTiming, tcp *atomi
 
 // dial goes to the camera and nowhere else, and a few times only: a redirect to itself would
 // be followed for ever.
-func (c *cameraConn) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (c *conn) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil || !strings.EqualFold(host, c.url.Hostname()) { // check: redirect to another host
 		c.other.Store(true)
@@ -177,10 +182,11 @@ type found struct {
 	media *description.Media
 	form  format.Format
 	sets  [][]byte // parameter sets of the picture
+	opus  []string // what makes Opus of it; nil: it is passed on as it is
 }
 
 // describe asks what there is; left says what is left out, in words.
-func (c *cameraConn) describe() (streams []found, left []string, err error) {
+func (c *conn) describe(ctx context.Context) (streams []found, left []string, err error) {
 	desc, _, err := c.client.Describe(c.url)
 	if err != nil {
 		return nil, nil, c.words(err)
@@ -193,11 +199,18 @@ func (c *cameraConn) describe() (streams []found, left []string, err error) {
 		}
 		for _, f := range m.Formats {
 			s, ok := passable(f)
-			if !ok {
-				left = append(left, f.Codec())
+			if ok && kinds[s.track.Kind] {
 				continue
 			}
-			if kinds[s.track.Kind] {
+			if aac, is := f.(*format.MPEG4Audio); is && plainAAC(aac) && !kinds["audio"] {
+				if s, err = c.transcoded(ctx, aac); err != nil {
+					left = append(left, err.Error())
+					continue
+				}
+				ok = true
+			}
+			if !ok {
+				left = append(left, f.Codec())
 				continue
 			}
 			kinds[s.track.Kind] = true
@@ -210,21 +223,19 @@ func (c *cameraConn) describe() (streams []found, left []string, err error) {
 	left = left[:min(len(left), maxMedias)]
 	if len(streams) == 0 {
 		if len(left) == 0 {
-			return nil, nil, ErrCameraCodec
+			return nil, nil, ErrCodec
 		}
-		return nil, left, fmt.Errorf("%w: it has %s; set it to H.264 or H.265, and its sound to G.711 or Opus", ErrCameraCodec, plainWords(left))
+		return nil, left, fmt.Errorf("%w: it has %s; set it to H.264 or H.265, and its sound to G.711 or Opus", ErrCodec, plainWords(left))
 	}
 	return streams, left, nil
 }
 
-// plainWords joins what a camera calls its codecs; the library's names, not the camera's text.
+// plainWords joins what is left out: the library's names and our sentences, not the camera's text.
 func plainWords(s []string) string { return strings.Join(s[:min(len(s), 4)], ", ") }
 
 // passable says how a format travels in a call, if it can.
 func passable(f format.Format) (found, bool) {
-	track := func(kind, name string, rate uint32, ch uint16) found {
-		return found{track: sessions.Track{Kind: kind, Codec: profiles.Codec{Name: name, ClockRate: rate, Channels: ch}}, form: f}
-	}
+	track := func(kind, name string, rate uint32, ch uint16) found { return foundAs(f, kind, name, rate, ch) }
 	switch f := f.(type) {
 	case *format.H264:
 		s := track("video", "H264", 90000, 0)
@@ -249,8 +260,12 @@ func passable(f format.Format) (found, bool) {
 	return found{}, false
 }
 
+func foundAs(f format.Format, kind, name string, rate uint32, channels uint16) found {
+	return found{track: sessions.Track{Kind: kind, Codec: profiles.Codec{Name: name, ClockRate: rate, Channels: channels}}, form: f}
+}
+
 // setup asks for one stream, by UDP first.
-func (c *cameraConn) setup(f found, receive func(*rtp.Packet)) error {
+func (c *conn) setup(f found, receive func(*rtp.Packet)) error {
 	rtpPort, rtcpPort := 0, 0
 	if !c.tcp.Load() {
 		var err error
@@ -268,7 +283,7 @@ func (c *cameraConn) setup(f found, receive func(*rtp.Packet)) error {
 
 // play reads until the connection ends, and says why it did. A camera that talks but sends
 // nothing that can be used, of which silent tells, is left after a while.
-func (c *cameraConn) play(silent func() time.Duration) error {
+func (c *conn) play(silent func() time.Duration) error {
 	if _, err := c.client.Play(nil); err != nil {
 		return c.words(err)
 	}
@@ -298,7 +313,7 @@ func (c *cameraConn) play(silent func() time.Duration) error {
 	}
 }
 
-func (c *cameraConn) close() {
+func (c *conn) close() {
 	c.stop()
 	c.timer.Stop()
 	c.client.Close()
@@ -334,19 +349,16 @@ type Description struct {
 	Left   string // codecs that are left out, for people; empty if none
 }
 
-// DescribeCamera asks a camera what it sends, without opening it: no SETUP and no PLAY.
-// Errors are sentences; ErrCameraPassword and its like say which.
-func DescribeCamera(ctx context.Context, rawURL string) (Description, error) {
-	return describeCamera(ctx, rawURL, defaultTiming())
-}
-
-func describeCamera(ctx context.Context, rawURL string, timing cameraTiming) (Description, error) {
-	c, err := dialCamera(ctx, rawURL, timing, &atomic.Bool{})
+// Describe asks a camera what it sends, without opening it: no SETUP and no PLAY.
+// Errors are sentences; ErrPassword and its like say which.
+// encoders says what this machine can do for a camera whose sound no call takes.
+func Describe(ctx context.Context, rawURL string, encoders *media.Encoders) (Description, error) {
+	c, err := dialCamera(ctx, rawURL, defaultBounds(), &atomic.Bool{}, opusBy(encoders))
 	if err != nil {
 		return Description{}, err
 	}
 	defer c.close()
-	streams, left, err := c.describe()
+	streams, left, err := c.describe(ctx)
 	if err != nil {
 		return Description{}, err
 	}

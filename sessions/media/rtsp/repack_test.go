@@ -1,4 +1,4 @@
-package media
+package rtsp
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
+	"github.com/hallway-home/hallway/sessions/media"
 )
 
 // sent is what a repacker publishes.
@@ -21,7 +22,7 @@ type sent struct {
 
 func repackerOf(kind, name string, rate uint32) (*repacker, *[]sent) {
 	var out []sent
-	o := newRepacker(sessions.Track{Kind: kind, Codec: profiles.Codec{Name: name, ClockRate: rate}}, func(_ string, p *rtp.Packet, key bool) { out = append(out, sent{*p, key}) })
+	o := newRepacker(sessions.Track{Kind: kind, Codec: profiles.Codec{Name: name, ClockRate: rate}}, func(_ string, p *rtp.Packet, key bool, _ time.Time) { out = append(out, sent{*p, key}) })
 	return o, &out
 }
 
@@ -61,14 +62,14 @@ func TestOutletCutsPictures(t *testing.T) {
 			o, out := repackerOf("video", "H264", 90000)
 			o.begin([][]byte{sps, pps})
 			for i, b := range c.in {
-				o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(i), Timestamp: 7, Marker: i == len(c.in)-1}, Payload: b}, time.Unix(1, 0)) //nolint:gosec // few
+				o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(i), Timestamp: 7, Marker: i == len(c.in)-1}, Payload: b}, time.Unix(1, 0), time.Time{}) //nolint:gosec // few
 			}
 			var depacket codecs.H264Packet
 			depacket.IsAVC = true
 			var got []byte
 			keys := 0
 			for i, s := range *out {
-				if len(s.p.Payload) > mtu || s.p.SequenceNumber != (*out)[0].p.SequenceNumber+uint16(i) || s.p.Timestamp != 7 || s.p.Marker != (i == len(*out)-1) { //nolint:gosec // few
+				if len(s.p.Payload) > media.MTU || s.p.SequenceNumber != (*out)[0].p.SequenceNumber+uint16(i) || s.p.Timestamp != 7 || s.p.Marker != (i == len(*out)-1) { //nolint:gosec // few
 					t.Fatalf("packet %d: %d bytes, number %d, stamp %d, marker %v", i, len(s.p.Payload), s.p.SequenceNumber, s.p.Timestamp, s.p.Marker)
 				}
 				if s.key {
@@ -108,7 +109,7 @@ func fragmentsOf(u []byte, size int) (out [][]byte) {
 // in one numbering, and nothing waits for the next picture; a fragment that the camera's network
 // lost is a hole, and all that came is sent on.
 func TestFragmentsOfACameraLeaveInFullPackets(t *testing.T) {
-	for _, size := range []int{mtu + 1, 1400, 1459, 1460, 3000, 7000} {
+	for _, size := range []int{media.MTU + 1, 1400, 1459, 1460, 3000, 7000} {
 		for lost := -1; lost < 5; lost++ {
 			o, out := repackerOf("video", "H264", 90000)
 			p := unit([]byte{0x41}, 7458)
@@ -121,7 +122,7 @@ func TestFragmentsOfACameraLeaveInFullPackets(t *testing.T) {
 						continue
 					}
 					want += len(b) - 2
-					o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: number, Timestamp: picture * 3000, Marker: i == len(all)-1}, Payload: b}, time.Unix(1, 0))
+					o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: number, Timestamp: picture * 3000, Marker: i == len(all)-1}, Payload: b}, time.Unix(1, 0), time.Time{})
 				}
 				if marked := (*out)[len(*out)-1].p; marked.Timestamp != picture*3000 || !marked.Marker && lost != len(all)-1 {
 					t.Fatalf("%d: picture %d is not complete: %+v", size, picture, marked.Header)
@@ -133,7 +134,7 @@ func TestFragmentsOfACameraLeaveInFullPackets(t *testing.T) {
 				if i > 0 {
 					holes += int(s.p.SequenceNumber - packets[i-1].p.SequenceNumber - 1)
 				}
-				if full := len(s.p.Payload) == mtu; !full && lost < 0 && !s.p.Marker {
+				if full := len(s.p.Payload) == media.MTU; !full && lost < 0 && !s.p.Marker {
 					t.Errorf("%d: packet %d of %d has %d bytes", size, i, len(packets), len(s.p.Payload))
 				}
 			}
@@ -162,7 +163,7 @@ func TestOutletKnowsH265(t *testing.T) {
 	vps, sps, pps, idr := unit([]byte{64, 1}, 9), unit([]byte{66, 1}, 9), unit([]byte{68, 1}, 9), unit([]byte{38, 1}, 5000)
 	o, out := repackerOf("video", "H265", 90000)
 	o.begin([][]byte{vps, sps, pps})
-	o.write(&rtp.Packet{Payload: idr}, time.Unix(1, 0))
+	o.write(&rtp.Packet{Payload: idr}, time.Unix(1, 0), time.Time{})
 	if len(*out) != 8 || !(*out)[0].key || !bytes.Equal((*out)[2].p.Payload, pps) {
 		t.Fatalf("%d packets", len(*out))
 	}
@@ -182,8 +183,8 @@ func TestOutletKnowsH265(t *testing.T) {
 // Sound in large packets is cut, and each part says when it is to be heard.
 func TestOutletCutsSound(t *testing.T) {
 	o, out := repackerOf("audio", "PCMU", 8000)
-	o.write(&rtp.Packet{Header: rtp.Header{Timestamp: 100}, Payload: make([]byte, 2*mtu+10)}, time.Unix(1, 0))
-	o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: 1, Timestamp: 100 + 2*mtu + 10}, Payload: make([]byte, 160)}, time.Unix(1, 0))
+	o.write(&rtp.Packet{Header: rtp.Header{Timestamp: 100}, Payload: make([]byte, 2*media.MTU+10)}, time.Unix(1, 0), time.Time{})
+	o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: 1, Timestamp: 100 + 2*media.MTU + 10}, Payload: make([]byte, 160)}, time.Unix(1, 0), time.Time{})
 	if len(*out) != 4 {
 		t.Fatalf("%d packets", len(*out))
 	}
@@ -215,13 +216,13 @@ func FuzzRepacker(f *testing.F) {
 				o.begin(nil)
 			}
 			before := len(*out)
-			o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(i), Timestamp: uint32(i) * 3000}, Payload: b}, time.Unix(int64(i), 0)) //nolint:gosec // few
+			o.write(&rtp.Packet{Header: rtp.Header{SequenceNumber: uint16(i), Timestamp: uint32(i) * 3000}, Payload: b}, time.Unix(int64(i), 0), time.Time{}) //nolint:gosec // few
 			if n := len(*out) - before; n > maxParts+3 {
 				t.Fatalf("%d packets for one", n)
 			}
 		}
 		for i, s := range *out {
-			if len(s.p.Payload) == 0 || len(s.p.Payload) > max(mtu, maxSet) {
+			if len(s.p.Payload) == 0 || len(s.p.Payload) > max(media.MTU, maxSet) {
 				t.Fatalf("a packet of %d bytes", len(s.p.Payload))
 			}
 			if s.p.SequenceNumber != (*out)[0].p.SequenceNumber+uint16(i) { //nolint:gosec // few

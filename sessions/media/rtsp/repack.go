@@ -1,4 +1,4 @@
-package media
+package rtsp
 
 import (
 	"encoding/binary"
@@ -8,6 +8,7 @@ import (
 	"github.com/pion/rtp"
 
 	"github.com/hallway-home/hallway/sessions"
+	"github.com/hallway-home/hallway/sessions/media"
 )
 
 const (
@@ -20,15 +21,13 @@ const (
 
 // repacker makes what a camera sends fit to be sent on: packets below the MTU (over TCP a
 // camera's may have 64 kB), one continuous time line whatever the connection, and every key
-// frame with its parameter sets before it. It keeps nothing of a picture, so it adds no
-// delay. One goroutine uses it at a time.
+// frame with its parameter sets before it. It keeps no more of a picture than what does not
+// fill a packet, until the next one. One goroutine uses it at a time.
 type repacker struct {
 	kind    string
 	nal     nalForm // zero for sound
-	publish func(kind string, p *rtp.Packet, key bool)
-	line    timeLine
-	begun   bool
-	fresh   bool // a connection began: its stream is a new one
+	publish func(kind string, p *rtp.Packet, key bool, at time.Time)
+	line    media.TimeLine
 
 	sets  [][]byte // parameter sets, in the order of nal.sets
 	keyed bool
@@ -72,8 +71,8 @@ func (f nalForm) withType(b []byte, t byte) []byte {
 	return []byte{b[0]&0xe0 | t}
 }
 
-func newRepacker(t sessions.Track, publish func(string, *rtp.Packet, bool)) *repacker {
-	o := &repacker{kind: t.Kind, publish: publish, line: timeLine{clock: float64(t.Codec.ClockRate)}}
+func newRepacker(t sessions.Track, publish func(string, *rtp.Packet, bool, time.Time)) *repacker {
+	o := &repacker{kind: t.Kind, publish: publish, line: media.TimeLine{Clock: float64(t.Codec.ClockRate)}}
 	switch strings.ToUpper(t.Codec.Name) {
 	case "H264":
 		o.nal = h264Form()
@@ -86,7 +85,8 @@ func newRepacker(t sessions.Track, publish func(string, *rtp.Packet, bool)) *rep
 
 // begin takes what a new connection's description says.
 func (o *repacker) begin(sets [][]byte) {
-	o.fresh = true
+	o.line.Renew() // whatever the camera calls it, it is another stream
+	o.rest = o.rest[:0]
 	for i, s := range sets {
 		if len(s) > 0 && len(s) <= maxSet {
 			o.sets[i] = s
@@ -94,22 +94,19 @@ func (o *repacker) begin(sets [][]byte) {
 	}
 }
 
-// write sends one of the camera's packets on. The packet's payload must not change later.
-func (o *repacker) write(p *rtp.Packet, now time.Time) {
+// write sends one of the camera's packets on. The packet's payload must not change later; at
+// is as Hub.PublishAt wants it.
+func (o *repacker) write(p *rtp.Packet, now, at time.Time) {
 	if len(o.rest) > 0 && !o.goesOn(p) {
-		o.giveRest()
+		o.giveRest(at)
 	}
 	parts, step := o.cut(p.Payload, p.Marker)
 	if len(parts) == 0 && len(o.rest) == 0 || len(parts) > maxParts {
 		return
 	}
 	o.next = p.SequenceNumber + 1
-	if o.fresh && o.begun {
-		o.line.ssrc = ^p.SSRC // whatever the camera calls it, it is another stream
-	}
-	o.fresh, o.begun = false, true
 	q := &rtp.Packet{Header: rtp.Header{Version: 2, SSRC: p.SSRC, SequenceNumber: p.SequenceNumber, Timestamp: p.Timestamp}}
-	o.line.join(q, now)
+	o.line.Join(q, now)
 	key := false
 	if o.nal.header > 0 {
 		key = o.keyFrame(p.Payload, q.Timestamp)
@@ -123,33 +120,25 @@ func (o *repacker) write(p *rtp.Packet, now time.Time) {
 		out.Timestamp += uint32(i) * step //nolint:gosec // few
 		out.Marker = p.Marker && i == len(parts)-1
 		out.Payload = b
-		o.publish(o.kind, &out, key && i == 0)
+		o.publish(o.kind, &out, key && i == 0, at)
 	}
-	o.count(len(parts) - 1)
-}
-
-// count goes on in the numbering by so many more packets than the camera sent; -1 if one of
-// the camera's became none.
-func (o *repacker) count(more int) {
-	o.line.seq += uint16(more)      //nolint:gosec // modular arithmetic of sequence numbers
-	o.line.last.seq += uint16(more) //nolint:gosec // likewise
+	o.line.Skip(uint16(len(parts) - 1)) //nolint:gosec // few; one less, if the packet became none
 }
 
 // goesOn says whether a packet is the fragment that follows what is kept.
 func (o *repacker) goesOn(p *rtp.Packet) bool {
 	h := o.nal.header
 	b := p.Payload
-	return !o.fresh && p.SequenceNumber == o.next && len(b) > h+1 && o.nal.typeOf(b[0]) == o.nal.fragment && b[h]&^0x40 == o.head[h]
+	return p.SequenceNumber == o.next && len(b) > h+1 && o.nal.typeOf(b[0]) == o.nal.fragment && b[h]&^0x40 == o.head[h]
 }
 
 // giveRest sends what is kept by itself: its next fragment was lost. It is of the picture
 // that was sent last.
-func (o *repacker) giveRest() {
-	o.count(1)
-	out := &rtp.Packet{Header: rtp.Header{Version: 2, SSRC: o.line.ssrc, SequenceNumber: o.line.last.seq, Timestamp: o.line.last.stamp}}
+func (o *repacker) giveRest(at time.Time) {
+	out := &rtp.Packet{Header: o.line.Extra()}
 	out.Payload = append(append([]byte(nil), o.head...), o.rest...)
 	o.rest = o.rest[:0]
-	o.publish(o.kind, out, false)
+	o.publish(o.kind, out, false, at)
 }
 
 // keyFrame reports whether this packet is the first of a key frame, and keeps the parameter
@@ -235,14 +224,14 @@ func (o *repacker) cut(b []byte, last bool) (parts [][]byte, step uint32) {
 	switch {
 	case len(b) == 0:
 		return nil, 0
-	case h == 0 && o.line.clock == 8000: // G.711 and G.722: a byte is a tick (RFC 3551 section 4.5)
-		for len(b) > mtu {
-			parts, b = append(parts, b[:mtu]), b[mtu:]
+	case h == 0 && o.line.Clock == 8000: // G.711 and G.722: a byte is a tick (RFC 3551 section 4.5)
+		for len(b) > media.MTU {
+			parts, b = append(parts, b[:media.MTU]), b[media.MTU:]
 		}
-		return append(parts, b), mtu
-	case len(b) <= h || h == 0 && len(b) > mtu: // a larger packet of Opus is none
+		return append(parts, b), media.MTU
+	case len(b) <= h || h == 0 && len(b) > media.MTU: // a larger packet of Opus is none
 		return nil, 0
-	case h == 0 || len(b) <= mtu && len(o.rest) == 0 && o.understood(b):
+	case h == 0 || len(b) <= media.MTU && len(o.rest) == 0 && o.understood(b):
 		return [][]byte{b}, 0
 	}
 	switch t := o.nal.typeOf(b[0]); {
@@ -272,7 +261,7 @@ func (o *repacker) understood(b []byte) bool {
 // fragments cuts one NAL unit (RFC 6184 section 5.8, RFC 7798 section 4.4.3).
 func (o *repacker) fragments(u []byte) [][]byte {
 	h := o.nal.header
-	if len(u) <= mtu {
+	if len(u) <= media.MTU {
 		return [][]byte{u}
 	}
 	return chop(o.nal.withType(u, o.nal.fragment), o.nal.typeOf(u[0]), u[h:], true, true)
@@ -291,7 +280,7 @@ func (o *repacker) refragment(b []byte, last bool) [][]byte {
 	o.head = append(append(o.head[:0], b[:h]...), fu&0x3f)
 	o.rest = append(o.rest, b[h+1:]...)
 	n := len(o.rest)
-	if size := mtu - h - 1; !ends && !last { // the last packet is never empty
+	if size := media.MTU - h - 1; !ends && !last { // the last packet is never empty
 		n = (n - 1) / size * size
 	}
 	parts := chop(b[:h], fu&0x3f, o.rest[:n], fu&0x80 != 0, ends)
@@ -300,7 +289,7 @@ func (o *repacker) refragment(b []byte, last bool) [][]byte {
 }
 
 func chop(header []byte, t byte, rest []byte, first, last bool) (parts [][]byte) {
-	size := mtu - len(header) - 1
+	size := media.MTU - len(header) - 1
 	for len(rest) > 0 {
 		n := min(size, len(rest))
 		fu := t
