@@ -131,7 +131,7 @@ type supervisor struct {
 	command func() []string // to run now
 	changed <-chan struct{} // the command is another one: run that; nil: never
 	packets *atomic.Int64   // that the child sent; nil: it sends none
-	born    func()          // called before each start; may be nil
+	ended   func(error)     // called after each end that nobody wanted; may be nil
 	patience
 	log *slog.Logger
 }
@@ -149,9 +149,6 @@ func (s supervisor) run(ctx context.Context) error {
 	pause := s.pause
 	for failures := 0; ; {
 		started, before := time.Now(), s.sent()
-		if s.born != nil {
-			s.born()
-		}
 		select {
 		case <-s.changed: // what runs now is the newest
 		default:
@@ -163,7 +160,11 @@ func (s supervisor) run(ctx context.Context) error {
 			return nil //nolint:nilerr // it was told to end
 		case errors.Is(err, errOther):
 			continue
-		case errors.Is(err, errSilent):
+		}
+		if s.ended != nil {
+			s.ended(err)
+		}
+		if errors.Is(err, errSilent) {
 			return fmt.Errorf("%s: %w", command[0], err)
 		}
 		if time.Since(started) > s.well && (s.packets == nil || s.sent() > before) {
