@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -64,6 +65,9 @@ func (t *tail) last() string {
 	defer t.mu.Unlock()
 	lines := strings.Split(strings.TrimSpace(string(t.b)), "\n")
 	line := lines[len(lines)-1]
+	if len(lines) > 1 && strings.HasPrefix(line, "(") { // a remark on the line before
+		line = lines[len(lines)-2]
+	}
 	starts := func(with string) func(string) bool {
 		return func(l string) bool { return strings.HasPrefix(l, with) }
 	}
@@ -129,6 +133,7 @@ func packageOf(program string) string {
 // supervisor keeps one program running.
 type supervisor struct {
 	command func() []string // to run now
+	env     []string        // beside the agent's own
 	changed <-chan struct{} // the command is another one: run that; nil: never
 	packets *atomic.Int64   // that the child sent; nil: it sends none
 	ended   func(error)     // called after each end that nobody wanted; may be nil
@@ -197,7 +202,7 @@ func (s supervisor) once(ctx context.Context, command []string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watch(ctx, cancel) })
-	var err error = runOnce(ctx, command, nil)
+	var err error = runOnce(ctx, command, nil, s.env...)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = fmt.Errorf("%w%s", cause, wordsOf(err))
 	}
@@ -268,11 +273,14 @@ func (e *childError) Unwrap() error { return errEnded }
 
 // runOnce runs a program to its end, at the latest that of ctx, and kills whatever it
 // started. It never returns nil: out takes what the program writes.
-func runOnce(ctx context.Context, command []string, out io.Writer) *childError {
+func runOnce(ctx context.Context, command []string, out io.Writer, env ...string) *childError {
 	runtime.LockOSThread() // Pdeathsig looks at the thread that forked, not at the process
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // from files on disk, never from the API
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if len(env) > 0 {
+		cmd.Env = append(os.Environ(), env...)
+	}
 	stderr := &tail{}
 	cmd.Stdout, cmd.Stderr = out, stderr
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -81,9 +82,9 @@ func advice(words string, display bool) string {
 		return "The agent may not open the device: add its user to the groups video and audio."
 	case has("device or resource busy", "in use"):
 		return "Another program uses the device: end that one."
-	case has("no available video device", "could not initialize sdl", "open display", "x display", "wayland", "x11", "xdg_runtime_dir") && !display:
+	case has("video device", "not available", "initialize sdl", "open display", "x display", "wayland", "x11", "xdg_runtime_dir") && !display:
 		return "The agent knows no screen: start it with DISPLAY or WAYLAND_DISPLAY set."
-	case has("no available video device", "could not initialize sdl", "open display", "x display", "wayland", "x11", "xdg_runtime_dir"):
+	case has("video device", "not available", "initialize sdl", "open display", "x display", "wayland", "x11", "xdg_runtime_dir"):
 		return "The screen does not answer: see that it runs and that the agent's user may open it."
 	case has("alsa", "audio", "pulse", "pipewire", "pcm", "sound"):
 		return "See that the sound device is plugged in and its sound server runs."
@@ -95,11 +96,28 @@ func advice(words string, display bool) string {
 	return "See with `hallway pipelines` what runs here, or choose another pipeline."
 }
 
+// screenEnv names SDL, which ffplay stands on, the driver for the screen that is there. Left
+// to itself it shows the picture nowhere when the screen does not answer, without a word.
+func screenEnv(get func(string) string) []string {
+	driver := "x11" // without any: fails, and says so
+	cards, _ := filepath.Glob("/dev/dri/card*")
+	switch {
+	case get("SDL_VIDEODRIVER") != "":
+		return nil
+	case get("DISPLAY") != "":
+	case get("WAYLAND_DISPLAY") != "":
+		driver = "wayland"
+	case len(cards) > 0: // a console without a window system
+		driver = "kmsdrm"
+	}
+	return []string{"SDL_VIDEODRIVER=" + driver}
+}
+
 // run keeps the output's child running until ctx ends. One that ends again and again is
 // left alone for a while, and then tried again: the call goes on without it.
 func (s *pipelineSink) run(ctx context.Context) {
 	for {
-		err := supervisor{command: s.next, changed: s.changed, ended: s.health.fails, patience: usual(), log: s.log}.run(ctx)
+		err := supervisor{command: s.next, env: screenEnv(os.Getenv), changed: s.changed, ended: s.health.fails, patience: usual(), log: s.log}.run(ctx)
 		if err == nil {
 			return
 		}

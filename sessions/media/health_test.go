@@ -25,3 +25,19 @@ func TestAdviceFitsTheLastWords(t *testing.T) {
 		}
 	}
 }
+
+func TestSDLIsToldItsScreen(t *testing.T) {
+	for _, c := range []struct{ name, value, want string }{
+		{"DISPLAY", ":0", "SDL_VIDEODRIVER=x11"}, {"WAYLAND_DISPLAY", "wayland-0", "SDL_VIDEODRIVER=wayland"}, {"SDL_VIDEODRIVER", "offscreen", ""},
+	} {
+		got := screenEnv(func(name string) string {
+			if name == c.name {
+				return c.value
+			}
+			return ""
+		})
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}

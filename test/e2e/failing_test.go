@@ -28,9 +28,10 @@ func TestA35_DarkScreenIsSaid(t *testing.T) {
 	start := time.Now()
 	panel.run("answer", id)
 	var said string
+
 	panel.eventually(20*time.Second, "the call says that the screen does not work", func() bool {
 		said = strings.Join(panel.call(id).Trouble, " ")
-		return strings.Contains(said, "The screen of this device does not work: ffplay says") && strings.Contains(said, "See that it runs")
+		return strings.Contains(said, "The screen of this device does not work: ffplay says") && strings.Contains(said, "see that it runs")
 	})
 	t.Logf("after %v: %s", time.Since(start).Round(10*time.Millisecond), said)
 	if out := panel.run("calls"); !strings.Contains(out, "The screen of this device does not work") {
