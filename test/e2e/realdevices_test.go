@@ -216,13 +216,20 @@ func tone(t testing.TB, server string, candidates ...float64) (best, share float
 	if err != nil {
 		t.Fatalf("cannot record from the sound server: %v", err)
 	}
-	var energy float64
 	samples := make([]float64, len(out)/2)
 	for i := range samples {
 		samples[i] = float64(int16(uint16(out[2*i]) | uint16(out[2*i+1])<<8))
-		energy += samples[i] * samples[i]
 	}
-	for _, f := range candidates { // Goertzel
+	return strongest(samples, rate, candidates)
+}
+
+// strongest is the frequency with the largest share of the energy (Goertzel).
+func strongest(samples []float64, rate float64, candidates []float64) (best, share float64) {
+	var energy float64
+	for _, x := range samples {
+		energy += x * x
+	}
+	for _, f := range candidates {
 		var s1, s2 float64
 		k := 2 * math.Cos(2*math.Pi*f/rate)
 		for _, x := range samples {
