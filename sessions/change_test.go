@@ -320,6 +320,34 @@ func TestTroublesAreSaid(t *testing.T) {
 	}
 }
 
+// A source or sink of this side that does not work is said at once, and instead of the
+// sentence that nothing comes from it.
+func TestTroubleOfThisSide(t *testing.T) {
+	sound := []MediaState{{Kind: "audio", Codec: "opus", Direction: profiles.SendRecv}}
+	tr, now, s := troubles{}, time.Unix(1e6, 0), LegStats{}
+	look := func() []string {
+		s.Audio.PacketsReceived += 50
+		now = now.Add(time.Second)
+		return tr.look(now, sound, s, "Panel")
+	}
+	look()
+	s.Sink = "The loudspeaker is gone."
+	if got := look(); !slices.Equal(got, []string{"The loudspeaker is gone."}) {
+		t.Errorf("%q", got)
+	}
+	s.Sink, s.Source = "", "The microphone is gone."
+	for range 5 {
+		look()
+	}
+	if got := look(); !slices.Equal(got, []string{"The microphone is gone."}) {
+		t.Errorf("%q", got)
+	}
+	s.Source = ""
+	if got := look(); len(got) != 1 || got[0] != "No sound comes from the camera or microphone of this device." {
+		t.Errorf("%q", got)
+	}
+}
+
 // What does not get through is seen in the call's state, as an event, and goes when it does.
 func TestTroubleIsAnEvent(t *testing.T) {
 	tv, _, a, _ := inCall(t)

@@ -105,6 +105,8 @@ type LegStats struct {
 	Local     string        `json:"local,omitempty"`      // chosen candidate
 	Remote    string        `json:"remote,omitempty"`     // chosen candidate
 	Recording string        `json:"recording,omitempty"`
+	// What is wrong with source and sink of this side, in sentences; empty when they work.
+	Source, Sink string `json:"-"`
 }
 
 // StreamStats are the counters of one kind of media, in both directions. While a direction

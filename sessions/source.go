@@ -89,6 +89,10 @@ type Sink interface {
 	Close() error
 }
 
+// Fallible is a Source or Sink that can say what is wrong with it now, in a sentence with
+// what to do; empty when it works. Safe for concurrent use.
+type Fallible interface{ Trouble() string }
+
 // Endpoint opens a device's source and sink with their first user and closes them with
 // the last one.
 type Endpoint interface {

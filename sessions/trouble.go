@@ -19,12 +19,18 @@ type pulse struct {
 	heard, spoke, landed time.Time // when each last moved
 }
 
-// troubles are the sentences for what was agreed and does not flow.
+// troubles are the sentences for what was agreed and does not flow, and for a source or sink
+// of this side that does not work.
 type troubles map[string]*pulse
 
 // look compares the counters with those of the last look and says what stands still. A way
 // that is not agreed, on hold or muted, is no trouble.
 func (t troubles) look(now time.Time, media []MediaState, s LegStats, name string) (words []string) {
+	for _, end := range []string{s.Source, s.Sink} {
+		if end != "" {
+			words = append(words, end)
+		}
+	}
 	deaf, mute, lost := []string{}, []string{}, []string{}
 	for _, m := range media {
 		p, st := t[m.Kind], s.Audio
@@ -63,7 +69,7 @@ func (t troubles) look(now time.Time, media []MediaState, s LegStats, name strin
 	if len(lost) > 0 {
 		words = append(words, oneWay(lost)+" of this device reaches "+name+".")
 	}
-	if len(mute) > 0 {
+	if len(mute) > 0 && s.Source == "" { // else it was just said why
 		words = append(words, oneWay(mute)+" comes from the camera or microphone of this device.")
 	}
 	return words

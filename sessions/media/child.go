@@ -65,6 +65,9 @@ func (t *tail) last() string {
 	defer t.mu.Unlock()
 	lines := strings.Split(strings.TrimSpace(string(t.b)), "\n")
 	line := lines[len(lines)-1]
+	if len(lines) > 1 && strings.HasPrefix(line, "(") { // a remark on the line before
+		line = lines[len(lines)-2]
+	}
 	starts := func(with string) func(string) bool {
 		return func(l string) bool { return strings.HasPrefix(l, with) }
 	}
@@ -129,11 +132,12 @@ func packageOf(program string) string {
 
 // supervisor keeps one program running.
 type supervisor struct {
-	command func() []string                       // to run now
+	command func() []string                       // to run now; asked before each start
+	env     []string                              // beside the agent's own
 	changed <-chan struct{}                       // the command is another one: run that; nil: never
 	packets *atomic.Int64                         // that the child sent; nil: it sends none
-	born    func()                                // called before each start; may be nil
 	feed    func(context.Context, io.WriteCloser) // writes what each child reads, to the end of ctx; may be nil
+	ended   func(error)                           // called after each end that nobody wanted; may be nil
 	patience
 	log *slog.Logger
 }
@@ -151,9 +155,6 @@ func (s supervisor) run(ctx context.Context) error {
 	pause := s.pause
 	for failures := 0; ; {
 		started, before := time.Now(), s.sent()
-		if s.born != nil {
-			s.born()
-		}
 		select {
 		case <-s.changed: // what runs now is the newest
 		default:
@@ -165,7 +166,11 @@ func (s supervisor) run(ctx context.Context) error {
 			return nil //nolint:nilerr // it was told to end
 		case errors.Is(err, errOther):
 			continue
-		case errors.Is(err, errSilent):
+		}
+		if s.ended != nil {
+			s.ended(err)
+		}
+		if errors.Is(err, errSilent) {
 			return fmt.Errorf("%s: %w", command[0], err)
 		}
 		if time.Since(started) > s.well && (s.packets == nil || s.sent() > before) {
@@ -200,7 +205,7 @@ func (s supervisor) once(ctx context.Context, command []string) error {
 	watch.Go(func() { s.watch(ctx, cancel) })
 	in, err := s.feeds(ctx, &watch)
 	if err == nil {
-		err = runOnce(ctx, command, in, nil)
+		err = runOnce(ctx, command, in, nil, s.env...)
 	}
 	if in != nil {
 		_ = in.Close()
@@ -294,11 +299,14 @@ func (e *childError) Unwrap() error { return errEnded }
 
 // runOnce runs a program to its end, at the latest that of ctx, and kills whatever it
 // started. It never returns nil: out takes what the program writes; in may be nil.
-func runOnce(ctx context.Context, command []string, in *os.File, out io.Writer) *childError {
+func runOnce(ctx context.Context, command []string, in *os.File, out io.Writer, env ...string) *childError {
 	runtime.LockOSThread() // Pdeathsig looks at the thread that forked, not at the process
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // from files on disk, never from the API
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if len(env) > 0 {
+		cmd.Env = append(os.Environ(), env...)
+	}
 	stderr := &tail{}
 	cmd.Stdout, cmd.Stderr = out, stderr
 	if in != nil {

@@ -368,10 +368,14 @@ func TestSinkFollowsTheCodec(t *testing.T) {
 	box.SetVolume(40) // nobody listens any more
 }
 
-// A screen asks for a key frame until its program listens and has had one.
-func TestSinkAsksUntilItsProgramListens(t *testing.T) {
-	p := profiles.Pipeline{Name: "out", Kind: profiles.SinkPipeline, Command: []string{"sleep", "1000", "{{.SDP}}"}}
-	s, err := NewBox(SourceSpec{}, SinkSpec{Pipeline: &p}, nil).OpenSink(t.Context(), "c", "r", []sessions.MediaState{{Kind: "video", Codec: "H264", Direction: profiles.RecvOnly}})
+// A screen asks for a key frame until it has had one. What came before its program listens is
+// kept, and the program gets it then: from the key frame on, in order, without a gap to what
+// comes live. A program that is started anew gets it again.
+func TestSinkGivesItsProgramTheWholePicture(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	p := profiles.Pipeline{Name: "out", Kind: profiles.SinkPipeline, Command: []string{"sleep", "1000", "{{.SDP}}", "{{.Volume}}"}}
+	box := NewBox(SourceSpec{}, SinkSpec{Pipeline: &p}, nil)
+	s, err := box.OpenSink(t.Context(), "c", "r", []sessions.MediaState{{Kind: "video", Codec: "H264", Direction: profiles.RecvOnly}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,21 +383,91 @@ func TestSinkAsksUntilItsProgramListens(t *testing.T) {
 	sink := s.(*pipelineSink)
 	h264, _ := profiles.Known("H264")
 	waitFor(t, "its program", sink.NeedsKeyFrame)
-	key := func() {
-		for _, nal := range []byte{0x67, 0x65} { // SPS, and the picture behind it
-			sink.WriteRTP("video", h264, &rtp.Packet{Header: rtp.Header{Version: 2}, Payload: []byte{nal, 0x42, 0xe0, 0x1f, 1, 2, 3}})
+	var seq uint16
+	write := func(nal byte) {
+		seq++
+		sink.WriteRTP("video", h264, &rtp.Packet{Header: rtp.Header{Version: 2, SequenceNumber: seq}, Payload: []byte{nal, 0x42, 0xe0, 0x1f, 1, 2, 3}})
+	}
+	write(0x61) // of a picture whose beginning nobody has
+	if !sink.NeedsKeyFrame() {
+		t.Error("satisfied with half a picture")
+	}
+	first := seq + 1
+	write(0x67)
+	for range 3 * burst {
+		write(0x61)
+	}
+	if sink.NeedsKeyFrame() {
+		t.Error("asks for a key frame that it keeps")
+	}
+	listen := func() *net.UDPConn {
+		conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: sink.outs[0].port})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		return conn
+	}
+	expect := func(conn *net.UDPConn, from, to uint16) {
+		t.Helper()
+		b := make([]byte, 2048)
+		for want := from; want <= to; want++ {
+			n, err := conn.Read(b)
+			var got rtp.Packet
+			if err != nil || got.Unmarshal(b[:n]) != nil || got.SequenceNumber != want {
+				t.Fatalf("packet %d instead of %d: %v", got.SequenceNumber, want, err)
+			}
 		}
 	}
-	key()
-	key()
-	key()
-	if !sink.NeedsKeyFrame() {
-		t.Error("satisfied before anybody listened")
+	conn := listen()
+	expect(conn, first, seq)
+	for range 5 {
+		write(0x61)
 	}
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: sink.outs[0].port})
+	expect(conn, seq-4, seq)
+	_ = conn.Close()
+	box.SetVolume(40) // a new program
+	conn = listen()
+	defer func() { _ = conn.Close() }()
+	expect(conn, first, seq)
+}
+
+func TestKeptPictureIsBounded(t *testing.T) {
+	var g group
+	g.add(make([]byte, 1000), true)
+	for range 2 * maxKept / 1000 {
+		g.add(make([]byte, 1000), false)
+		if g.bytes > maxKept {
+			t.Fatalf("%d bytes are kept", g.bytes)
+		}
+	}
+	if g.begun || len(g.packets) != 0 {
+		t.Error("a picture without its beginning is kept")
+	}
+	if g.add(make([]byte, 1000), true); !g.begun || len(g.next()) != 1 {
+		t.Error("the next key frame is not kept")
+	}
+}
+
+// What fails is said in a sentence with what to do, and taken back when it works again.
+func TestOutputSaysWhatIsWrongUntilItWorks(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	mends := filepath.Join(t.TempDir(), "mends")
+	p := profiles.Pipeline{Name: "out", Kind: profiles.SinkPipeline, Command: []string{"sh", "-c", "[ -e " + mends + " ] && exec sleep 1000; echo 'ALSA: no such device' >&2; exit 1", "{{.SDP}}", "{{.Volume}}"}}
+	box := NewBox(SourceSpec{}, SinkSpec{Pipeline: &p}, nil)
+	s, err := box.OpenSink(t.Context(), "c", "r", []sessions.MediaState{{Kind: "audio", Codec: "opus", Direction: profiles.RecvOnly}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = conn.Close() }()
-	waitFor(t, "the key frame to be enough", func() bool { key(); return !sink.NeedsKeyFrame() })
+	defer func() { _ = s.Close() }()
+	says := s.(sessions.Fallible).Trouble
+	waitFor(t, "a sentence", func() bool { return strings.Contains(says(), "no such device") })
+	if got := says(); !strings.HasPrefix(got, "The loudspeaker of this device does not work: sh says") || !strings.HasSuffix(got, "plugged in and its sound server runs.") {
+		t.Errorf("it says %q", got)
+	}
+	if err := os.WriteFile(mends, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	box.SetVolume(30) // starts what was given up, too
+	waitFor(t, "the sentence to be taken back", func() bool { return says() == "" })
 }

@@ -42,7 +42,7 @@ type Trial struct {
 
 // Encoders knows which encoders work on this machine. It runs each for a few frames when
 // it is first needed and remembers the result in a file until the program, or the devices of the
-// machine, are others. Safe for concurrent use; trials run one after the other.
+// machine, are others. Safe for concurrent use: a call waits only for the trials that it needs.
 type Encoders struct {
 	table []profiles.Encoder
 	file  string
@@ -50,7 +50,8 @@ type Encoders struct {
 	mu     sync.Mutex
 	loaded bool
 	trials map[string]Trial
-	last   error // of writing the file
+	busy   map[string]chan struct{} // trials that run, closed at their end
+	last   error                    // of writing the file
 }
 
 // NewEncoders makes the table: first those of the machine's own file, then those that
@@ -152,16 +153,49 @@ func (e *Encoders) lookup(x profiles.Encoder, mark string) (Trial, bool) {
 }
 
 func (e *Encoders) try(ctx context.Context, x profiles.Encoder) Trial {
-	m := mark(x)
+	m, key := mark(x), x.Program+" "+x.Name
+	e.mu.Lock()
+	for {
+		if t, ok := e.lookup(x, m); ok {
+			e.mu.Unlock()
+			return t
+		}
+		done := e.busy[key]
+		if done == nil {
+			break
+		}
+		e.mu.Unlock()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return Trial{Name: x.Name, Program: x.Program, Codec: x.Codec, Hardware: x.Hardware, Mark: m, Why: "it was not tried to the end"}
+		}
+		e.mu.Lock()
+	}
+	done := make(chan struct{})
+	if e.busy == nil {
+		e.busy = map[string]chan struct{}{}
+	}
+	e.busy[key] = done
+	e.mu.Unlock()
+	t, holds := run(ctx, x, m)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if t, ok := e.lookup(x, m); ok {
-		return t
+	delete(e.busy, key)
+	close(done)
+	if holds {
+		e.trials[key] = t
+		e.last = e.save()
 	}
-	t := Trial{Name: x.Name, Program: x.Program, Codec: x.Codec, Hardware: x.Hardware, Mark: m}
+	return t
+}
+
+// run tries an encoder; holds is false if another trial may come out differently.
+func run(ctx context.Context, x profiles.Encoder, mark string) (t Trial, holds bool) {
+	t = Trial{Name: x.Name, Program: x.Program, Codec: x.Codec, Hardware: x.Hardware, Mark: mark}
 	if err := installed([]string{x.Program}); err != nil {
 		t.Why = x.Program + " is not installed"
-		return t // costs nothing to find out again
+		return t, false // costs nothing to find out again
 	}
 	start := time.Now()
 	tctx, cancel := context.WithTimeout(ctx, trialTime)
@@ -172,10 +206,10 @@ func (e *Encoders) try(ctx context.Context, x profiles.Encoder) Trial {
 	switch {
 	case ctx.Err() != nil:
 		t.Why = "it was not tried to the end"
-		return t
+		return t, false
 	case tctx.Err() != nil:
 		t.Why = fmt.Sprintf("it took longer than %v", trialTime)
-		return t // perhaps the machine was busy: it is not held against it
+		return t, false // perhaps the machine was busy: it is not held against it
 	case err.exit != nil && !errors.Is(err.exit, exec.ErrWaitDelay): // that one says that it ended well, on a busy machine
 		t.Why = cmp.Or(err.words, err.exit.Error())
 	case out.n.Load() < trialBytes:
@@ -183,9 +217,7 @@ func (e *Encoders) try(ctx context.Context, x profiles.Encoder) Trial {
 	default:
 		t.Works = true
 	}
-	e.trials[x.Program+" "+x.Name] = t
-	e.last = e.save()
-	return t
+	return t, true
 }
 
 // byteCount may still be written to after a child is gone and its pipe was given up.

@@ -39,8 +39,7 @@ func (f *Filter) Run(ctx context.Context) error {
 	defer func() { _ = conn.Close() }()
 	port := conn.LocalAddr().(*net.UDPAddr).Port
 	return supervisor{
-		command: func() []string { return f.Command(port, child.Load()) },
-		born:    func() { child.Add(1) },
+		command: func() []string { return f.Command(port, child.Add(1)) },
 		feed:    func(ctx context.Context, to io.WriteCloser) { f.Feed(ctx, to) },
 		packets: &packets, patience: usual(), log: f.Log,
 	}.run(ctx)

@@ -27,6 +27,7 @@ type program struct {
 	log      *slog.Logger
 	packets  atomic.Int64
 	changed  chan struct{}
+	health   *health
 
 	mu      sync.RWMutex
 	feeds   []*feed // audio before video, in the order in which they were asked for
@@ -58,7 +59,7 @@ func openProgram(ctx context.Context, p profiles.Pipeline, encoders *Encoders, w
 	}
 	return &program{
 		ctx: ctx, pipe: p, encoders: encoders, wg: wg, log: log,
-		changed: make(chan struct{}, 1), views: map[string]*pipelineSource{}, done: make(chan struct{}),
+		health: &health{what: "The camera or microphone of this device"}, changed: make(chan struct{}, 1), views: map[string]*pipelineSource{}, done: make(chan struct{}),
 	}, nil
 }
 
@@ -185,9 +186,10 @@ func (p *program) run() {
 		command: func() []string {
 			p.mu.RLock()
 			defer p.mu.RUnlock()
+			p.health.begins(p.command[0], time.Now())
 			return p.command
 		},
-		changed: p.changed, packets: &p.packets, patience: usual(), log: p.log,
+		changed: p.changed, packets: &p.packets, ended: p.health.fails, patience: usual(), log: p.log,
 	}.run(p.ctx)
 	if err != nil {
 		p.mu.Lock()

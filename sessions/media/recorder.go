@@ -50,6 +50,7 @@ type recorder struct {
 	zero      time.Duration // of the time line, on the sender's clock
 	bySender  bool          // sender reports rule the time line
 	over      bool          // closed, or the disk refused
+	failed    error         // the disk refused
 }
 
 type recTrack struct {
@@ -218,12 +219,22 @@ func (r *recorder) write(now time.Time) {
 
 // fail ends the recording, not the call.
 func (r *recorder) fail(err error) {
-	r.over, r.held = true, nil
+	r.over, r.held, r.failed = true, nil, err
 	if r.out != nil {
 		_ = r.out.f.Close() // what is on disk plays as far as it goes
 		r.out = nil
 	}
 	r.log.Error("the recording ended early; the call goes on", "path", r.path, "err", err)
+}
+
+// Trouble implements sessions.Fallible.
+func (r *recorder) Trouble() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed == nil {
+		return ""
+	}
+	return fmt.Sprintf("The recording ended early: %v. Make room on the disk; the next call is recorded again.", r.failed)
 }
 
 func (r *recorder) ready(now time.Time) bool {

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
+	"time"
 
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
@@ -30,10 +30,14 @@ type pipelineSink struct {
 	changed chan struct{}
 	wg      sync.WaitGroup
 
+	wake chan struct{} // a child begins
+
 	mu      sync.Mutex
 	outs    []*output
 	command []string
 	waits   bool // for the beginning of a picture
+	live    bool // a child listens and has all that was kept for it
+	health  health
 }
 
 // output is one kind of media, on its port.
@@ -44,6 +48,8 @@ type output struct {
 	conn  net.Conn // for RTP
 	// for its reports, one port above (RFC 3550 section 11)
 	reports net.Conn
+	report  []byte // the newest, for a child that begins later
+	kept    group  // of the picture
 }
 
 func openPipelineSink(p profiles.Pipeline, media []sessions.MediaState, v *volume, log *slog.Logger) (*pipelineSink, error) {
@@ -51,8 +57,12 @@ func openPipelineSink(p profiles.Pipeline, media []sessions.MediaState, v *volum
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &pipelineSink{pipe: p, volume: v, log: log, cancel: cancel, changed: make(chan struct{}, 1)}
+	s := &pipelineSink{pipe: p, volume: v, log: log, cancel: cancel, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 	err := s.prepare(media)
+	s.health.what = "The loudspeaker of this device"
+	if slices.ContainsFunc(s.outs, func(o *output) bool { return o.kind == "video" }) {
+		s.health.what = "The screen of this device"
+	}
 	if err == nil {
 		err = s.compose()
 	}
@@ -61,12 +71,8 @@ func openPipelineSink(p profiles.Pipeline, media []sessions.MediaState, v *volum
 		return nil, err
 	}
 	v.follow(s)
-	s.wg.Go(func() {
-		err := supervisor{command: s.next, changed: s.changed, patience: usual(), log: log}.run(ctx)
-		if err != nil {
-			log.Error("the output failed; the call goes on without it", "err", err)
-		}
-	})
+	s.wg.Go(func() { s.run(ctx) })
+	s.wg.Go(func() { s.serve(ctx) })
 	return s, nil
 }
 
@@ -126,10 +132,11 @@ func (s *pipelineSink) compose() error {
 func (s *pipelineSink) next() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waits = slices.ContainsFunc(s.outs, func(o *output) bool { return o.kind == "video" })
+	s.awaitChild()
 	if err := s.compose(); err != nil {
 		s.log.Error("the output cannot be described to its program", "err", err)
 	}
+	s.health.begins(s.command[0], time.Now())
 	return s.command
 }
 
@@ -207,11 +214,8 @@ func (s *pipelineSink) WriteRTP(kind string, codec profiles.Codec, p *rtp.Packet
 	}
 	o := s.outs[i]
 	if !strings.EqualFold(o.codec.Name, codec.Name) {
-		o.codec = codec
+		o.codec, o.kept = codec, group{}
 		s.restart()
-	}
-	if kind == "video" && s.waits && startsKeyFrame(codec, p.Payload) {
-		s.waits = false
 	}
 	s.mu.Unlock()
 	c := *p
@@ -221,14 +225,11 @@ func (s *pipelineSink) WriteRTP(kind string, codec profiles.Codec, p *rtp.Packet
 	if err != nil {
 		return
 	}
-	if _, err := o.conn.Write(b); errors.Is(err, syscall.ECONNREFUSED) {
-		_, _ = o.conn.Write(b) // the error is of the packet before this one
-		if kind == "video" {
-			s.mu.Lock() // the program did not listen: what it missed must come again
-			s.waits = true
-			s.mu.Unlock()
-		}
+	if kind == "video" {
+		s.showPicture(o, b, startsKeyFrame(codec, p.Payload))
+		return
 	}
+	_, _ = o.conn.Write(b) // sound that no program took is over
 }
 
 // WriteSenderReport implements sessions.Sink: by the reports the child brings sound and
@@ -245,6 +246,9 @@ func (s *pipelineSink) WriteSenderReport(kind string, sr *rtcp.SenderReport) {
 	}}}
 	if b, err := rtcp.Marshal([]rtcp.Packet{&rtcp.SenderReport{SSRC: sr.SSRC, NTPTime: sr.NTPTime, RTPTime: sr.RTPTime, PacketCount: sr.PacketCount, OctetCount: sr.OctetCount}, name}); err == nil {
 		_, _ = s.outs[i].reports.Write(b)
+		s.mu.Lock()
+		s.outs[i].report = b
+		s.mu.Unlock()
 	}
 }
 

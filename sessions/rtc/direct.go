@@ -185,7 +185,7 @@ func (d *direct) Stats() sessions.LegStats {
 	d.mu.Unlock()
 	s := sessions.LegStats{Audio: d.counts["audio"].stats(), Video: d.counts["video"].stats()}
 	if sink != nil {
-		s.Recording = sink.Path()
+		s.Recording, s.Sink = sink.Path(), troubleOf(sink)
 	}
 	return s
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/g711"
+	"github.com/gotranspile/g722"
 	"github.com/pion/opus"
 
 	"github.com/hallway-home/hallway/profiles"
@@ -31,6 +32,8 @@ const (
 type duplex struct {
 	mu       sync.Mutex
 	opus     *opus.Decoder
+	g722     *g722.Decoder
+	quiet    *g722.Encoder // of what is sent instead of the microphone
 	samples  []float32
 	speaking time.Time // when the far end was last heard speaking
 }
@@ -63,6 +66,8 @@ func (d *duplex) level(c profiles.Codec, payload []byte) (float64, bool) {
 	switch name := strings.ToUpper(c.Name); name {
 	case "OPUS":
 		return d.opusLevel(payload)
+	case "G722":
+		return d.g722Level(payload)
 	case "PCMU":
 		var s g711.Mulaw
 		s.Unmarshal(payload)
@@ -101,6 +106,25 @@ func (d *duplex) opusLevel(payload []byte) (level float64, ok bool) {
 	return decibel(sum / float64(n)), true
 }
 
+// maxG722 bounds what of a packet is decoded: 200 ms (RFC 3551 section 4.2).
+const maxG722 = 1600
+
+// g722Level decodes both bands. The decoder goes on from packet to packet, as the sender's
+// encoder does (ITU-T G.722 is adaptive).
+func (d *duplex) g722Level(payload []byte) (level float64, ok bool) {
+	payload = payload[:min(len(payload), maxG722)]
+	if d.g722 == nil {
+		d.g722 = g722.NewDecoder(g722.Rate64000, 0)
+	}
+	pcm := make([]int16, 2*len(payload))
+	n := d.g722.Decode(pcm, payload)
+	sum := 0.0
+	for _, s := range pcm[:n] {
+		sum += float64(s) * float64(s) / (32768 * 32768)
+	}
+	return decibel(sum / float64(max(1, n))), n > 0
+}
+
 // pcmLevel is the level of 16-bit big-endian samples.
 func pcmLevel(pcm []byte) float64 {
 	sum := 0.0
@@ -115,16 +139,30 @@ func decibel(power float64) float64 { return 10 * math.Log10(max(power, 1e-12)) 
 
 // silence is what is sent instead of n bytes of sound; false if the codec has none that is
 // known here.
-func silence(c profiles.Codec, n int) ([]byte, bool) {
+func (d *duplex) silence(c profiles.Codec, n int) ([]byte, bool) {
 	switch strings.ToUpper(c.Name) {
 	case "OPUS":
 		return []byte{0xf8, 0xff, 0xfe}, true // 20 ms of CELT without energy (RFC 6716 section 3.1)
+	case "G722":
+		return d.g722Silence(n), true
 	case "PCMU":
 		return fill(n, 0xff), true
 	case "PCMA":
 		return fill(n, 0xd5), true
 	}
 	return nil, false
+}
+
+// g722Silence comes from one encoder that goes on: no word repeated for ever is silence in
+// an adaptive code, and one begun anew in each packet hums at -44 dBov.
+func (d *duplex) g722Silence(n int) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.quiet == nil {
+		d.quiet = g722.NewEncoder(g722.Rate64000, 0)
+	}
+	out := make([]byte, min(n, maxG722))
+	return out[:d.quiet.Encode(out, make([]int16, 2*len(out)))]
 }
 
 func fill(n int, b byte) []byte {

@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -52,24 +53,88 @@ func TestDuplexShutsWhileTheFarEndSpeaks(t *testing.T) {
 		if !d.shut(now) || !d.shut(now.Add(hangover-time.Millisecond)) || d.shut(now.Add(hangover)) {
 			t.Errorf("%s: not shut for speech and a pause", c.Name)
 		}
-		quiet, ok := silence(c, 160)
+		quiet, ok := d.silence(c, 160)
 		if level, _ := d.level(c, quiet); !ok || len(quiet) != 160 || level > -70 {
 			t.Errorf("%s: silence has %.0f dBov", c.Name, level)
 		}
 	}
 	d, opus := &duplex{}, profiles.Codec{Name: "opus", ClockRate: 48000, Channels: 2}
-	quiet, _ := silence(opus, 0)
+	quiet, _ := d.silence(opus, 0)
 	if level, ok := d.level(opus, quiet); !ok || level > -70 {
 		t.Errorf("opus: silence has %.0f dBov, %v", level, ok)
 	}
-	for _, c := range []profiles.Codec{opus, {Name: "G722", ClockRate: 8000}} {
-		d.hear(c, []byte{1}, time.Now())
-	}
+	d.hear(opus, []byte{1}, time.Now())
+	d.hear(profiles.Codec{Name: "L16"}, []byte{1}, time.Now())
 	var full *duplex
 	full.hear(pcmu, encode(pcmu, 0.5), time.Now())
 	if d.shut(time.Now()) || full.shut(time.Now()) {
 		t.Error("shut by what cannot be decoded, or at full duplex")
 	}
+}
+
+// G.722 as ffmpeg makes it is heard: speech shuts the microphone, hiss does not, in packets of
+// 20 ms. And what is sent meanwhile is silence for ffmpeg's decoder, after speech as well.
+func TestDuplexHearsG722(t *testing.T) {
+	needFFmpeg(t)
+	g722 := profiles.Codec{Name: "G722", ClockRate: 8000, Channels: 1}
+	encode := func(amplitude string, hz int) []byte {
+		out, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", fmt.Sprintf("aevalsrc='%s*sin(2*PI*%d*t)':s=16000:d=1", amplitude, hz), "-c:a", "g722", "-f", "g722", "-").Output()
+		if err != nil || len(out) < 7900 {
+			t.Fatalf("%d bytes: %v", len(out), err)
+		}
+		return out
+	}
+	for _, c := range []struct {
+		amplitude string
+		hz        int // 5,000 is in the upper band
+		want      float64
+	}{{"0.05", 500, -29}, {"0.05", 5000, -29}, {"0.3", 1000, -13.5}, {"0.001", 500, -63}} {
+		d, now, sound := &duplex{}, time.Unix(1e6, 0), encode(c.amplitude, c.hz)
+		var level float64
+		for len(sound) >= 160 {
+			level, _ = d.level(g722, sound[:160])
+			d.hear(g722, sound[:160], now)
+			sound = sound[160:]
+		}
+		t.Logf("%s at %d Hz: %.1f dBov", c.amplitude, c.hz, level)
+		if math.Abs(level-c.want) > 3 || d.shut(now) != (c.want > speechLevel) {
+			t.Errorf("%s at %d Hz has %.1f dBov instead of %.0f; shut: %v", c.amplitude, c.hz, level, c.want, d.shut(now))
+		}
+	}
+	sound := encode("0.3", 700)
+	far := &duplex{}
+	for range 25 {
+		quiet, ok := far.silence(g722, 160)
+		if !ok || len(quiet) != 160 {
+			t.Fatalf("%d bytes of silence, %v", len(quiet), ok)
+		}
+		sound = append(sound, quiet...)
+	}
+	cmd := exec.Command("ffmpeg", "-v", "error", "-f", "g722", "-i", "-", "-f", "s16be", "-")
+	cmd.Stdin = bytes.NewReader(sound)
+	pcm, err := cmd.Output()
+	if err != nil || len(pcm) < 40_000 {
+		t.Fatalf("%d bytes: %v", len(pcm), err)
+	}
+	rest := pcm[2*16000+2*16*80:] // 80 ms after the last of the tone
+	if level := pcmLevel(rest); level > -55 {
+		t.Errorf("silence has %.0f dBov at the other side", level)
+	}
+}
+
+// FuzzLevel: the far end's sound is a stranger's bytes.
+func FuzzLevel(f *testing.F) {
+	f.Add(uint8(0), []byte{0xf8, 0xff, 0xfe})
+	f.Add(uint8(1), []byte{0xfa, 0x00, 0xff})
+	f.Fuzz(func(t *testing.T, codec uint8, b []byte) {
+		names := []string{"opus", "G722", "PCMU", "PCMA"}
+		d := &duplex{}
+		for range 2 {
+			if level, ok := d.level(profiles.Codec{Name: names[int(codec)%len(names)]}, b); ok && (math.IsNaN(level) || level > 20) {
+				t.Fatalf("%.1f dBov", level)
+			}
+		}
+	})
 }
 
 // A device whose microphone hears its loudspeaker is silent while the other side sounds, for

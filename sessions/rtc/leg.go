@@ -148,10 +148,13 @@ func (l *Leg) Stats() sessions.LegStats {
 	if l.feed != nil && l.feed.view != nil {
 		s.Video.Skipped = l.feed.view.Skipped()
 	}
+	if l.feed != nil {
+		s.Source = troubleOf(l.feed.src)
+	}
 	l.mu.Unlock()
 	l.sinkMu.RLock()
 	if l.sink != nil {
-		s.Recording = l.sink.Path()
+		s.Recording, s.Sink = l.sink.Path(), troubleOf(l.sink)
 		s.NoPicture = l.sink.NeedsKeyFrame() && l.recv["video"].wanted()
 	}
 	l.sinkMu.RUnlock()
@@ -168,6 +171,14 @@ func (l *Leg) Stats() sessions.LegStats {
 		s.RTT = time.Duration(st.CurrentRoundTripTime * float64(time.Second))
 	}
 	return s
+}
+
+// troubleOf is what a source or sink says is wrong with it.
+func troubleOf(end any) string {
+	if f, ok := end.(sessions.Fallible); ok {
+		return f.Trouble()
+	}
+	return ""
 }
 
 func (l *Leg) stream(kind string) sessions.StreamStats {

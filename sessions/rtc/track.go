@@ -54,7 +54,7 @@ func (o *outlet) WriteRTP(b sessions.Batch) {
 	}
 	if b.Kind == "audio" && o.leg.duplex.shut(time.Now()) {
 		for i := range b.Packets {
-			if quiet, ok := silence(t.codec, len(b.Packets[i].Payload)); ok {
+			if quiet, ok := o.leg.duplex.silence(t.codec, len(b.Packets[i].Payload)); ok {
 				b.Packets[i].Payload = quiet
 			}
 		}

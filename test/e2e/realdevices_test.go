@@ -3,13 +3,14 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"image/color"
-	"image/png"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,41 +40,47 @@ func service(t testing.TB, n *node, env []string, name string, args ...string) {
 	})
 }
 
-// screen is an X server of the test's own; its number comes from the server.
-func screen(t testing.TB, n *node) (display string) {
+// display is an X server of the test's own, whose screen can be read as a file.
+type display struct{ name, frame string }
+
+const screenWidth, screenHeight = 640, 480
+
+// screen starts an X server; its number comes from the server.
+func screen(t testing.TB, n *node) display {
 	t.Helper()
 	needs(t, "Xvfb", "ffmpeg", "ffplay")
-	file := filepath.Join(t.TempDir(), "display")
-	service(t, n, nil, "sh", "-c", "exec Xvfb -displayfd 3 -screen 0 640x480x24 -nolisten tcp 3>"+file)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "display")
+	d := display{frame: filepath.Join(dir, "Xvfb_screen0")}
+	service(t, n, nil, "sh", "-c", fmt.Sprintf("exec Xvfb -displayfd 3 -screen 0 %dx%dx24 -nolisten tcp -fbdir %s 3>%s", screenWidth, screenHeight, dir, file))
 	n.eventually(10*time.Second, "the X server is ready", func() bool {
 		b, _ := os.ReadFile(file)
-		display = ":" + strings.TrimSpace(string(b))
+		d.name = ":" + strings.TrimSpace(string(b))
 		return bytes.HasSuffix(b, []byte("\n"))
 	})
-	return display
+	return d
 }
 
-// shot is the average colour of the middle of the screen.
-func shot(t testing.TB, display string) color.RGBA {
+// shot is the average colour of the middle of the screen: the end of an XWD file is the
+// picture, four bytes a pixel. A program that takes screenshots would cost as much as what
+// is measured.
+func (d display) shot(t testing.TB) color.RGBA {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "shot.png")
-	out, err := exec.Command("ffmpeg", "-v", "error", "-y", "-f", "x11grab", "-video_size", "640x480", "-i", display, "-frames:v", "1", file).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
+	b, err := os.ReadFile(d.frame)
+	must(t, err)
+	const size = screenWidth * screenHeight * 4
+	if len(b) < size {
+		t.Fatalf("the screen is a file of %d bytes", len(b))
 	}
-	f, err := os.Open(file)
-	must(t, err)
-	defer func() { _ = f.Close() }()
-	img, err := png.Decode(f)
-	must(t, err)
-	var r, g, b, n uint32
+	b = b[len(b)-size:]
+	var red, green, blue, n uint32
 	for y := 200; y < 280; y += 8 {
 		for x := 280; x < 360; x += 8 {
-			pr, pg, pb, _ := img.At(x, y).RGBA()
-			r, g, b, n = r+pr>>8, g+pg>>8, b+pb>>8, n+1
+			p := b[(y*screenWidth+x)*4:]
+			blue, green, red, n = blue+uint32(p[0]), green+uint32(p[1]), red+uint32(p[2]), n+1
 		}
 	}
-	return color.RGBA{R: uint8(r / n), G: uint8(g / n), B: uint8(b / n), A: 255}
+	return color.RGBA{R: uint8(red / n), G: uint8(green / n), B: uint8(blue / n), A: 255}
 }
 
 // colours is a source whose picture is blue for two seconds, then yellow, then blue again.
@@ -111,6 +118,11 @@ func colours(program string) string {
 func isBlue(c color.RGBA) bool   { return c.B > 180 && c.R < 80 && c.G < 80 }
 func isYellow(c color.RGBA) bool { return c.R > 180 && c.G > 180 && c.B < 80 }
 
+// firstPicture is how long after accepting a picture may take to be on the screen: both
+// programs start only then, since neither camera nor window is opened before. A person
+// expects a second; the ceiling leaves room for a machine that does other things.
+const firstPicture = 2 * time.Second
+
 // What a camera sees is really on the screen of the other room: an X server is asked, not
 // our own counters. Shown with ffmpeg and ffplay, and with GStreamer at both ends.
 func TestA16_PictureIsOnTheScreen(t *testing.T) {
@@ -120,28 +132,60 @@ func TestA16_PictureIsOnTheScreen(t *testing.T) {
 			l := newLab(t)
 			cam := newNode(t, l, "Cam", "tv", "", append(ownProfile(t, "tv", "opus", "H264", colours(c.program)), "--source-pipeline", "colours")...).start().found()
 			panel := newNode(t, l, "Panel", "panel", "", "--sink-pipeline", c.sink)
-			display := screen(t, panel)
-			t.Setenv("DISPLAY", display)
+			d := screen(t, panel)
+			t.Setenv("DISPLAY", d.name)
 			t.Setenv("SDL_AUDIODRIVER", "dummy")
 			cam.invite(panel)
-			id := ask[call](cam, "call", "panel", "--detach").ID
-			panel.incoming()
-			if got := shot(t, display); isBlue(got) || isYellow(got) {
-				t.Fatalf("the screen shows %v before anybody answered", got)
+			cam.eventually(30*time.Second, "the camera knows its encoders, as after its first minute", func() bool { return cam.knowsEncoders("H264", "opus") })
+			best := time.Hour
+			for attempt := 1; attempt <= 3 && best > firstPicture; attempt++ {
+				took := seePicture(t, cam, panel, d, c.program == "ffmpeg")
+				t.Logf("%s, attempt %d: on the screen %v after accepting", c.sink, attempt, took.Round(10*time.Millisecond))
+				best = min(best, took)
 			}
-			start := time.Now()
-			panel.run("answer", id)
-			panel.eventually(20*time.Second, "blue is on the screen", func() bool { return isBlue(shot(t, display)) })
-			t.Logf("%s: on the screen %v after accepting (a screenshot takes some 100 ms)", c.sink, time.Since(start).Round(10*time.Millisecond))
-			if c.program == "ffmpeg" {
-				panel.eventually(10*time.Second, "then yellow", func() bool { return isYellow(shot(t, display)) })
-				panel.eventually(10*time.Second, "then blue again", func() bool { return isBlue(shot(t, display)) })
+			if best > firstPicture {
+				t.Errorf("the first picture came %v after accepting; the ceiling is %v", best, firstPicture)
 			}
-			cam.run("hangup", id)
-			took := panel.eventually(3*time.Second, "the window is gone", func() bool { got := shot(t, display); return !isBlue(got) && !isYellow(got) })
-			t.Logf("the window is gone %v after the end", took.Round(10*time.Millisecond))
 		})
 	}
+}
+
+// knowsEncoders reports whether an encoder was found for each codec.
+func (n *node) knowsEncoders(codecs ...string) bool {
+	var trials map[string]struct {
+		Codec string
+		Works bool
+	}
+	b, _ := os.ReadFile(filepath.Join(n.dir, "encoders.json"))
+	if json.Unmarshal(b, &trials) != nil {
+		return false
+	}
+	for _, t := range trials {
+		codecs = slices.DeleteFunc(codecs, func(c string) bool { return t.Works && t.Codec == c })
+	}
+	return len(codecs) == 0
+}
+
+// seePicture makes one call and returns how long after accepting its picture was seen.
+func seePicture(t *testing.T, cam, panel *node, d display, changes bool) time.Duration {
+	t.Helper()
+	id := ask[call](cam, "call", "panel", "--detach").ID
+	panel.incoming()
+	if got := d.shot(t); isBlue(got) || isYellow(got) {
+		t.Fatalf("the screen shows %v before anybody answered", got)
+	}
+	start := time.Now()
+	panel.run("answer", id)
+	panel.eventually(20*time.Second, "a picture is on the screen", func() bool { got := d.shot(t); return isBlue(got) || isYellow(got) })
+	took := time.Since(start)
+	if changes {
+		panel.eventually(10*time.Second, "it is yellow", func() bool { return isYellow(d.shot(t)) })
+		panel.eventually(10*time.Second, "then blue", func() bool { return isBlue(d.shot(t)) })
+	}
+	cam.run("hangup", id)
+	gone := panel.eventually(3*time.Second, "the window is gone", func() bool { got := d.shot(t); return !isBlue(got) && !isYellow(got) })
+	t.Logf("the window is gone %v after the end", gone.Round(10*time.Millisecond))
+	return took
 }
 
 // pulse is a sound server of the test's own with a null device: what is played on it can be
@@ -172,13 +216,20 @@ func tone(t testing.TB, server string, candidates ...float64) (best, share float
 	if err != nil {
 		t.Fatalf("cannot record from the sound server: %v", err)
 	}
-	var energy float64
 	samples := make([]float64, len(out)/2)
 	for i := range samples {
 		samples[i] = float64(int16(uint16(out[2*i]) | uint16(out[2*i+1])<<8))
-		energy += samples[i] * samples[i]
 	}
-	for _, f := range candidates { // Goertzel
+	return strongest(samples, rate, candidates)
+}
+
+// strongest is the frequency with the largest share of the energy (Goertzel).
+func strongest(samples []float64, rate float64, candidates []float64) (best, share float64) {
+	var energy float64
+	for _, x := range samples {
+		energy += x * x
+	}
+	for _, f := range candidates {
 		var s1, s2 float64
 		k := 2 * math.Cos(2*math.Pi*f/rate)
 		for _, x := range samples {

@@ -42,7 +42,7 @@ func (a *app) examineHere(cmd *cobra.Command) error {
 		return err
 	}
 	peers, perr := ask[[]api.Check](cmd.Context(), a, http.MethodGet, "/doctor", nil)
-	checks := doctor.Local(c, perr == nil)
+	checks := doctor.Local(cmd.Context(), c, perr == nil)
 	if perr != nil {
 		checks = append(checks, api.Check{Name: "agent", Level: "fail", Words: perr.Error()})
 	}

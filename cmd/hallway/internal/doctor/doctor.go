@@ -1,8 +1,9 @@
 // Package doctor owns the checks that need no running agent: interfaces, multicast,
-// the member port, the clock, the disk and the programs that pipelines need.
+// the member port, the clock, the disk, and the programs, encoders and decoders that pipelines need.
 package doctor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -24,9 +25,9 @@ import (
 const lowDisk = 16 << 20
 
 // Local runs all checks; running tells whether an agent holds the port already.
-func Local(c config.Config, running bool) []api.Check {
+func Local(ctx context.Context, c config.Config, running bool) []api.Check {
 	out := []api.Check{interfaces(c), multicast(c), port(c, running), clock(time.Now()), disk(c)}
-	return append(append(out, peers(c)...), pipelines(c)...)
+	return append(append(append(out, peers(c)...), pipelines(c)...), codecs(ctx, c)...)
 }
 
 func ok(name, format string, args ...any) api.Check {

@@ -27,7 +27,7 @@ func TestLocalChecks(t *testing.T) {
 	good.Data, good.Listen, good.Interfaces = t.TempDir(), closed, []string{"lo"}
 	find := func(c config.Config, name string) (level, words string) {
 		t.Helper()
-		for _, k := range Local(c, false) {
+		for _, k := range Local(t.Context(), c, false) {
 			if k.Name == name {
 				if k.Level != "ok" && k.Advice == "" {
 					t.Errorf("%s: no next step: %+v", name, k)
