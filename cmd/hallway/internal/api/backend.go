@@ -28,6 +28,7 @@ type Backend interface {
 	Hangup(id string) error
 	ChangeCall(ctx context.Context, id string, change CallChange) (sessions.CallInfo, error)
 	HomeBackend
+	PhoneBackend
 	Volume() Volume
 	SetVolume(level int) (Volume, error)
 	OpenPairing(minutes int) (PairState, error)
