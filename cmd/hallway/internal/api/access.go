@@ -84,10 +84,10 @@ func CallerOf(ctx context.Context) Caller {
 	return c
 }
 
-// Words of the two ways to be refused at the door.
+// Words of the ways to be refused at the door.
 const (
-	wordsLogin  = "log in first: this device must be paired with the home"
-	wordsAccess = "this needs more rights than yours; ask an owner of the home"
+	WordsLogin  = "log in first: this device must be paired with the home"
+	WordsAccess = "this needs more rights than yours; ask an owner of the home"
 	wordsLocal  = "this can only be done at the device itself"
 )
 
@@ -100,10 +100,10 @@ func guard(a huma.API) func(huma.Context, func(huma.Context)) {
 			next(ctx)
 			return
 		}
-		status, words := http.StatusForbidden, wordsAccess
+		status, words := http.StatusForbidden, WordsAccess
 		switch {
 		case has == AsNobody:
-			status, words = http.StatusUnauthorized, wordsLogin
+			status, words = http.StatusUnauthorized, WordsLogin
 		case least == AsLocal:
 			words = wordsLocal
 		}
