@@ -112,7 +112,7 @@ func TestA7_APhoneBecomesOwnerAndOutlivesItsNode(t *testing.T) {
 	if got := slugs(t, phone); !strings.Contains(got, "stove") || !strings.Contains(got, "wall") {
 		t.Errorf("the phone sees %s", got)
 	}
-	phone.eval(`globalThis.seen = []; globalThis.up = null; hallway.events(e => seen.push(e), c => { up = c; if (c) globalThis.ever = true }); return null`, nil)
+	phone.eval(`globalThis.seen = []; globalThis.up = null; globalThis.downs = 0; hallway.events(e => seen.push(e), c => { up = c; if (!c) downs++ }); return null`, nil)
 	kitchen.eventually(5*time.Second, "the event stream stands", func() bool { var up bool; phone.eval(`return up === true`, &up); return up })
 
 	// The node that had the window dies, and the one that serves this page as well: the same page, with
@@ -129,12 +129,17 @@ func TestA7_APhoneBecomesOwnerAndOutlivesItsNode(t *testing.T) {
 	t.Logf("the page works through another node %v after its own died", time.Since(began))
 	cam.start()
 	hall.eventually(15*time.Second, "the camera is back", func() bool { return hall.sees("cam") == "reachable" })
+	phone.eval(`globalThis.before = downs; return null`, nil)
 	cam.takeName(hall, phoneHost)
 	hall.eventually(15*time.Second, "the page is on the camera's node again", func() bool {
 		var name string
 		return phone.try(`return (await hallway.call("GET", "/status")).name`, &name) == nil && name == "cam"
 	})
-	hall.eventually(10*time.Second, "with its stream", func() bool { var up bool; phone.eval(`return up === true`, &up); return up })
+	hall.eventually(20*time.Second, "with its stream, whose silence it noticed", func() bool {
+		var on bool
+		phone.eval(`return up === true && downs > before`, &on)
+		return on
+	})
 
 	// A lost phone: another owner removes it; stream and session end on a node that is no owner.
 	began = time.Now()

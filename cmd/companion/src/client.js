@@ -145,23 +145,33 @@ async function pair(secret, name) {
  * @returns {() => void} ends it
  */
 function events(each, state = () => {}) {
+  const silence = 12000 // the node says every 5 s that it lives
   let source = /** @type {EventSource | null} */ (null)
+  let timer = 0
   let ended = false
+  const again = async () => {
+    clearTimeout(timer)
+    source?.close()
+    state(false)
+    await call('GET', '/session', undefined, false).catch(() => login().catch(() => {}))
+    if (!ended) timer = setTimeout(open, 1000)
+  }
+  const heard = () => {
+    clearTimeout(timer)
+    timer = setTimeout(again, silence)
+  }
   const open = () => {
     source = new EventSource('/api/v1/events')
-    source.addEventListener('event', (e) => each(JSON.parse(e.data)))
-    source.onmessage = (e) => each(JSON.parse(e.data))
-    source.onopen = () => state(true)
-    source.onerror = async () => {
-      state(false)
-      source?.close()
-      await call('GET', '/session', undefined, false).catch(() => login().catch(() => {}))
-      if (!ended) setTimeout(open, 1000)
-    }
+    source.addEventListener('event', (e) => (heard(), each(JSON.parse(e.data))))
+    source.addEventListener('alive', heard)
+    source.onopen = () => (heard(), state(true))
+    source.onerror = again
+    heard()
   }
   open()
   return () => {
     ended = true
+    clearTimeout(timer)
     source?.close()
   }
 }

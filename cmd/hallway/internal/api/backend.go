@@ -133,6 +133,9 @@ type Event struct {
 	Pairing *PairState         `json:"pairing,omitempty"`
 }
 
+// Alive is sent every 5 s on a browser's stream.
+type Alive struct{}
+
 // Rooms lists the names that are no devices.
 type Rooms struct {
 	Rooms   []devices.Room   `json:"rooms"`

@@ -28,6 +28,9 @@ const (
 	maxRequest = 64 << 10
 	// prefix of all routes.
 	prefix = Prefix
+	// aliveEvery is how often a browser's stream says that it lives: a node that lost its power
+	// sends no goodbye.
+	aliveEvery = 5 * time.Second
 	// Prefix of all routes, for who serves them over HTTPS.
 	Prefix = "/api/v1"
 )
@@ -249,18 +252,50 @@ func pairRoutes(a huma.API, b Backend) {
 }
 
 func eventRoute(a huma.API, b Backend) {
-	sse.Register(a, op("events", http.MethodGet, "/events", "Changes of directory, calls and pairing, as they happen"),
-		map[string]any{"event": Event{}}, func(ctx context.Context, _ *struct{}, send sse.Sender) {
+	o := op("events", http.MethodGet, "/events", "Changes of directory, calls and pairing, as they happen")
+	o.Middlewares = huma.Middlewares{openStream}
+	sse.Register(a, o,
+		map[string]any{"event": Event{}, "alive": Alive{}}, func(ctx context.Context, _ *struct{}, send sse.Sender) {
 			sees := CallerOf(ctx).Access
-			for e := range b.Events(ctx) {
-				if sees < AsMember && e.Kind != "directory" { // a guest sees who is there, not who calls
-					continue
+			beat := time.NewTicker(aliveEvery)
+			defer beat.Stop()
+			if sees == AsLocal { // a socket does not lose its other end silently
+				beat.Stop()
+			}
+			feed := b.Events(ctx)
+			for {
+				var say any
+				select {
+				case e, ok := <-feed:
+					if !ok {
+						return
+					}
+					if sees < AsMember && e.Kind != "directory" { // a guest sees who is there, not who calls
+						continue
+					}
+					say = e
+				case <-beat.C:
+					say = Alive{}
 				}
-				if send.Data(e) != nil {
+				if send.Data(say) != nil {
 					return
 				}
 			}
 		})
+}
+
+// openStream sends the head of a stream at once: a browser calls it open then, not with the
+// first event.
+func openStream(ctx huma.Context, next func(huma.Context)) {
+	ctx.SetHeader("Content-Type", "text/event-stream")
+	ctx.SetHeader("Cache-Control", "no-store")
+	if _, err := ctx.BodyWriter().Write([]byte(": open\n\n")); err != nil {
+		return
+	}
+	if f, ok := ctx.BodyWriter().(http.Flusher); ok {
+		f.Flush()
+	}
+	next(ctx)
 }
 
 // Listen takes the Unix socket. A socket left by a dead agent is replaced; a living
