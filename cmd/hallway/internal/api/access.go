@@ -96,19 +96,24 @@ func guard(a huma.API) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		least, ok := LeastOf(ctx.Operation())
 		has := CallerOf(ctx.Context()).Access
-		if ok && has >= least { // check: least access
-			next(ctx)
+		if !ok || has < least { // check: least access
+			refuse(a, ctx, has, least)
 			return
 		}
-		status, words := http.StatusForbidden, WordsAccess
-		switch {
-		case has == AsNobody:
-			status, words = http.StatusUnauthorized, WordsLogin
-		case least == AsLocal:
-			words = wordsLocal
-		}
-		_ = huma.WriteErr(a, ctx, status, words) // whoever hung up needs no answer
+		next(ctx)
 	}
+}
+
+// refuse says in which way somebody may not.
+func refuse(a huma.API, ctx huma.Context, has, least Access) {
+	status, words := http.StatusForbidden, WordsAccess
+	switch {
+	case has == AsNobody:
+		status, words = http.StatusUnauthorized, WordsLogin
+	case least == AsLocal:
+		words = wordsLocal
+	}
+	_ = huma.WriteErr(a, ctx, status, words) // whoever hung up needs no answer
 }
 
 // LeastOf is the access that an operation asks for.
