@@ -57,7 +57,7 @@ func newBrowser(t testing.TB, h *netlab.Host, appHost, at string, ca []byte, arg
 	if ca != nil {
 		importCA(t, dir, ca)
 	}
-	args = append([]string{"browser/drive.mjs", filepath.Join(dir, "profile"), "--host-resolver-rules=MAP " + appHost + " " + at}, args...)
+	args = append([]string{"browser/drive.mjs", filepath.Join(dir, "profile"), "--host-resolver-rules=MAP " + strings.TrimSpace(appHost+" "+at)}, args...)
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := h.Command(ctx, "node", args...)
 	cmd.Env = append(os.Environ(), "HOME="+dir)
