@@ -145,10 +145,14 @@ const (
 // Role says what a member may do.
 type Role string
 
-// The roles of nodes; persons have further ones later.
+// The roles of nodes.
 const (
 	RoleOwner  Role = "owner"  // its key may sign roster edits
 	RoleDevice Role = "device" // may call and be called
+
+	// These two are roles of persons, who may be owners too.
+	RoleMember Role = "member" // sees and calls everything that the rules allow
+	RoleGuest  Role = "guest"  // sees who is there, until its last day
 )
 
 // Member is one node that belongs to the home, as the roster says.
@@ -181,6 +185,18 @@ type Person struct {
 	Name  string   `json:"name"`
 	Role  Role     `json:"role"`
 	Nodes []NodeID `json:"nodes"` // the phones, by the Node-ID of their key
+
+	// Until is when a guest's rights end, in Unix seconds of home time; 0: never.
+	Until int64 `json:"until,omitempty"`
+}
+
+// Phone is a browser with a key of its own that belongs to a person. It is no member: its
+// key opens the companion, never the member port.
+type Phone struct {
+	Node   NodeID `json:"node"` // of its key
+	Slug   string `json:"slug"`
+	Name   string `json:"name"`
+	Person string `json:"person"` // slug
 }
 
 // Roster is what the home's log of edits folds to. It is immutable once made.
@@ -195,6 +211,9 @@ type Roster struct {
 	Rooms   map[string]Room    // by slug
 	Groups  map[string]Group   // by slug
 	Persons map[string]Person  // by slug
+	Phones  map[NodeID]Phone   // by their key; each is among its person's Nodes
+	Lost    map[NodeID]bool    // keys of phones that never return
+	WebCA   [32]byte           // SHA-256 of the certificate under which the companion is served; zero: none yet
 	Adopted map[string]Adopted // by slug; foreign things that members speak for
 	Rules   map[RuleKey]Rule
 	Pending map[[32]byte]Proposal // by the hash of the edit that proposes

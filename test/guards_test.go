@@ -42,6 +42,15 @@ func guards() []guard {
 		{"own camera", "sessions", "PictureJoins"},
 		{"packet twice", "sessions/media", "Holes"},
 		{"number twice", "sessions/media", "Number|Holes"},
+		{"phone secret", "devices/pairing", "Proof"},
+		{"least access", "cmd/hallway/internal/api", "Access"},
+		{"Host of the origin", "cmd/hallway/internal/web", "A34"},
+		{"Origin", "cmd/hallway/internal/web", "A34"},
+		{"CSRF token", "cmd/hallway/internal/web", "A34"},
+		{"login signature", "cmd/hallway/internal/web", "LoginByTheKey"},
+		{"challenge once", "cmd/hallway/internal/web", "LoginByTheKey"},
+		{"removed phone", "cmd/hallway/internal/web", "A9|Guest"},
+		{"last day", "cmd/hallway/internal/web", "A9|Guest"},
 		{"payload type of a repair", "sessions/rtc", "PayloadType"},
 	}
 }

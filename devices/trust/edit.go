@@ -36,6 +36,11 @@ const (
 	OpPropose Op = "propose" // an owner wants another owner out
 	OpAgree   Op = "agree"   // a second owner agrees, or the same one after removalWait
 
+	OpPhone  Op = "phone"  // a person, made here or known, gets a phone
+	OpLost   Op = "lost"   // a phone is out for good
+	OpPerson Op = "person" // a person gets another role or last day
+	OpWebCA  Op = "web-ca" // the certificate authority of the companion's origin is another
+
 	OpCheckpoint Op = "checkpoint" // a piece of what stands for all edits so far; the root's alone
 )
 
@@ -113,6 +118,7 @@ type Edit struct {
 	Index    int           `cbor:"26,keyasint,omitempty"` // checkpoint: which piece, from 0
 	Count    int           `cbor:"27,keyasint,omitempty"` // checkpoint: of how many
 	Chunk    []byte        `cbor:"28,keyasint,omitempty"` // checkpoint: the piece
+	Label    string        `cbor:"29,keyasint,omitempty"` // phone: what the phone is called; Name is the person's, At its last day
 }
 
 // SignedEdit is an edit as it travels: the exact bytes that were signed.
@@ -217,7 +223,7 @@ func wellFormed(e Edit) error {
 			return fmt.Errorf("%w: a word in it is too long or unreadable", ErrEditForm)
 		}
 	}
-	for _, t := range []string{e.Name, e.Room, e.HomeName} {
+	for _, t := range []string{e.Name, e.Room, e.HomeName, e.Label} {
 		if len(t) > maxText || !plainText(t) {
 			return fmt.Errorf("%w: a name in it is too long or unreadable", ErrEditForm)
 		}
@@ -231,6 +237,9 @@ func wellFormed(e Edit) error {
 	if (e.Op == OpAgree) != (len(e.Proposal) == len(Hash{})) {
 		return fmt.Errorf("%w: an agreement names one proposal", ErrEditForm)
 	}
+	if (e.Op == OpPhone || e.Op == OpLost) && len(e.Nodes) != 1 || e.Op == OpWebCA && len(e.State) != len(Hash{}) {
+		return fmt.Errorf("%w: it names one phone, or one certificate", ErrEditForm)
+	}
 	if piece := len(e.State) == len(Hash{}) && e.Number > 0 && e.Index >= 0 && e.Index < e.Count && e.Count <= MaxPieces && len(e.Chunk) > 0; (e.Op == OpCheckpoint) != piece {
 		return fmt.Errorf("%w: a piece of a checkpoint says which one it is", ErrEditForm)
 	}
@@ -238,12 +247,19 @@ func wellFormed(e Edit) error {
 	if e.Op == OpAdmit && !role || e.Op == OpChange && !role && e.Role != "" {
 		return fmt.Errorf("%w: unknown role", ErrEditForm)
 	}
+	if (e.Op == OpPhone && e.Slug == "" || e.Op == OpPerson) && !personRole(e.Role) {
+		return fmt.Errorf("%w: unknown role of a person", ErrEditForm)
+	}
 	if e.Op == OpRule && e.Hours != "" {
 		if _, _, ok := devices.ParseHours(e.Hours); !ok {
 			return fmt.Errorf("%w: hours are written like 07:00-22:00", ErrEditForm)
 		}
 	}
 	return nil
+}
+
+func personRole(r devices.Role) bool {
+	return r == devices.RoleOwner || r == devices.RoleMember || r == devices.RoleGuest
 }
 
 // plainText reports whether a text is safe to show: no control characters, which steer
@@ -272,7 +288,7 @@ func PlainText(s string) string {
 
 func known(op Op) bool {
 	switch op {
-	case OpGenesis, OpAdmit, OpRemove, OpName, OpMerge, OpChange, OpDelete, OpRule, OpForeign, OpPropose, OpAgree, OpCheckpoint:
+	case OpGenesis, OpAdmit, OpRemove, OpName, OpMerge, OpChange, OpDelete, OpRule, OpForeign, OpPropose, OpAgree, OpCheckpoint, OpPhone, OpLost, OpPerson, OpWebCA:
 		return true
 	}
 	return false

@@ -57,6 +57,15 @@ func (f *folder) effect(en *entry) error {
 		return f.rule(e)
 	case OpPropose:
 		return f.propose(en)
+	case OpPhone:
+		return f.phone(e)
+	case OpLost:
+		return f.lose(e)
+	case OpPerson:
+		return f.person(e)
+	case OpWebCA:
+		f.r.WebCA = Hash(e.State)
+		return nil
 	case OpMerge:
 		return nil
 	}
@@ -144,7 +153,7 @@ func (f *folder) name(e Edit) error {
 	case SubjectGroup:
 		return put(f.r.Groups, e, slug, devices.Group{Slug: slug, Name: e.Name, Members: e.Members})
 	case SubjectPerson:
-		return put(f.r.Persons, e, slug, devices.Person{Slug: slug, Name: e.Name, Role: e.Role, Nodes: e.Nodes})
+		return put(f.r.Persons, e, slug, devices.Person{Slug: slug, Name: e.Name, Role: e.Role, Nodes: f.phonesAnd(slug, e.Nodes), Until: f.r.Persons[slug].Until})
 	}
 	return errUnknownTag
 }
@@ -262,6 +271,7 @@ func (f *folder) forget(e Edit) error {
 		delete(f.r.Groups, e.Slug)
 	case SubjectPerson:
 		_, ok = f.r.Persons[e.Slug]
+		f.losePhones(e.Slug)
 		delete(f.r.Persons, e.Slug)
 	case SubjectForeign:
 		_, ok = f.r.Adopted[e.Slug]

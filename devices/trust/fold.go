@@ -227,6 +227,7 @@ func emptyRoster(home devices.HomeID, name string, key []byte) *devices.Roster {
 		Home: home, Name: name, HomeKey: key,
 		Members: map[devices.NodeID]devices.Member{}, Removed: map[devices.NodeID]bool{},
 		Rooms: map[string]devices.Room{}, Groups: map[string]devices.Group{}, Persons: map[string]devices.Person{},
+		Phones: map[devices.NodeID]devices.Phone{}, Lost: map[devices.NodeID]bool{},
 		Adopted: map[string]devices.Adopted{}, Rules: map[devices.RuleKey]devices.Rule{}, Pending: map[Hash]devices.Proposal{},
 	}
 }
@@ -285,7 +286,7 @@ func rank(e *entry) int {
 	switch {
 	case e.byRoot():
 		return 0
-	case e.edit.Op == OpRemove, e.edit.Op == OpAgree:
+	case e.edit.Op == OpRemove, e.edit.Op == OpAgree, e.edit.Op == OpLost:
 		return 1
 	}
 	return 2

@@ -91,6 +91,14 @@ func what(e Edit, names map[devices.NodeID]string) string {
 	case OpRule:
 		who := cmp.Or(strings.Join(e.Members, ", "), "nobody")
 		return strings.TrimSpace(fmt.Sprintf("%s on %s: %s %s", e.Right, e.Slug, who, e.Hours))
+	case OpPhone:
+		return fmt.Sprintf("the phone %s of %s joins", e.Label, cmp.Or(e.Name, e.Slug))
+	case OpLost:
+		return "a phone is removed"
+	case OpPerson:
+		return fmt.Sprintf("%s becomes %s", e.Slug, e.Role)
+	case OpWebCA:
+		return "the companion has a new certificate authority"
 	case OpCheckpoint:
 		return "all edits before this one are compacted"
 	case OpMerge:

@@ -221,7 +221,7 @@ func (l *Log) add(key *ecdsa.PrivateKey, point string, edits ...Edit) error {
 	} else if err := MayEdit(r, signer); err != nil {
 		return err
 	}
-	if op := edits[0].Op; op == OpRemove || op == OpPropose || op == OpAgree {
+	if op := edits[0].Op; op == OpRemove || op == OpPropose || op == OpAgree || op == OpLost {
 		limit = MaxEdits
 	}
 	if l.length() >= limit {

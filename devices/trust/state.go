@@ -26,6 +26,9 @@ type state struct {
 	Rules     []devices.Rule    `cbor:"11,keyasint"`
 	Proposals []stateProposal   `cbor:"12,keyasint"`
 	Slugs     []string          `cbor:"13,keyasint"` // taken for good
+	Phones    []devices.Phone   `cbor:"14,keyasint,omitempty"`
+	Lost      []devices.NodeID  `cbor:"15,keyasint,omitempty"`
+	WebCA     []byte            `cbor:"16,keyasint,omitempty"`
 }
 
 type stateMember struct {
@@ -98,6 +101,13 @@ func (f *folder) resume() error {
 	for _, x := range st.Slugs {
 		f.slugs[x] = true
 	}
+	for _, x := range st.Phones {
+		f.r.Phones[x.Node] = x
+	}
+	for _, x := range st.Lost {
+		f.r.Lost[x] = true
+	}
+	copy(f.r.WebCA[:], st.WebCA)
 	return nil
 }
 
@@ -157,6 +167,13 @@ func (f *folder) state() state {
 	st.Rules = slices.SortedFunc(maps.Values(r.Rules), func(a, b devices.Rule) int {
 		return cmp.Or(cmp.Compare(a.Subject, b.Subject), cmp.Compare(a.Right, b.Right))
 	})
+	for _, id := range slices.SortedFunc(maps.Keys(r.Phones), compareNode) {
+		st.Phones = append(st.Phones, r.Phones[id])
+	}
+	st.Lost = slices.SortedFunc(maps.Keys(r.Lost), compareNode)
+	if r.WebCA != (Hash{}) {
+		st.WebCA = r.WebCA[:]
+	}
 	for _, h := range slices.SortedFunc(maps.Keys(r.Pending), compareHash) {
 		p := stateProposal{Hash: h, Target: r.Pending[h].Target, By: r.Pending[h].By}
 		if en := f.entries[h]; en != nil {

@@ -46,7 +46,7 @@ func (s *Source) become(d *Device) {
 	}
 	doc, config := d.describe(discovery.UPnPType)
 	s.config = config
-	s.doc.Store(&doc)
+	s.doc.Store(&page{doc, d.Presentation})
 	s.alive()
 }
 

@@ -93,15 +93,15 @@ func TestServesTheDescriptionAndNothingElse(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- serve(ctx, onLink{ln, func() map[int]multicast.Link { return now }}, func() []byte { return doc }, slog.New(slog.DiscardHandler))
+		done <- serve(ctx, onLink{ln, func() map[int]multicast.Link { return now }}, func() *page { return &page{doc, "https://hallway-0011aabb.local:8443/"} }, slog.New(slog.DiscardHandler))
 	}()
 	base := "http://" + ln.Addr().String()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, c := range []struct {
 		method, path string
 		status       int
 	}{
-		{"GET", path, 200}, {"HEAD", path, 200}, {"GET", "/", 404}, {"GET", "/other", 404}, {"POST", path, 404},
+		{"GET", path, 200}, {"HEAD", path, 200}, {"GET", "/", 307}, {"POST", "/", 404}, {"GET", "/other", 404}, {"POST", path, 404},
 		{"SUBSCRIBE", path, 501}, {"SUBSCRIBE", "/evt", 501}, {"UNSUBSCRIBE", path, 501}, {"GET", "/../" + path, 404},
 	} {
 		req, _ := http.NewRequestWithContext(t.Context(), c.method, base+c.path, nil)

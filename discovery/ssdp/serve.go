@@ -60,20 +60,30 @@ func near(links map[int]multicast.Link, remote, local net.Addr) bool {
 	return false
 }
 
-// serve answers GET of the description and nothing else, until ctx ends. There is no
-// eventing (CVE-2020-12695): SUBSCRIBE is told so.
-func serve(ctx context.Context, ln net.Listener, doc func() []byte, log *slog.Logger) error {
+// page is what is served now: the description, and the companion's URL if there is one.
+type page struct {
+	doc []byte
+	app string
+}
+
+// serve answers GET of the description, leads whoever opens the address in a browser to the
+// companion, and does nothing else, until ctx ends. There is no eventing (CVE-2020-12695): SUBSCRIBE is told so.
+func serve(ctx context.Context, ln net.Listener, now func() *page, log *slog.Logger) error {
 	h := func(w http.ResponseWriter, r *http.Request) {
-		body := doc()
+		p := now()
 		w.Header().Set("Server", server)
+		read := r.Method == http.MethodGet || r.Method == http.MethodHead
 		switch {
 		case r.Method == "SUBSCRIBE" || r.Method == "UNSUBSCRIBE":
 			w.WriteHeader(http.StatusNotImplemented)
-		case r.URL.Path != path || r.Method != http.MethodGet && r.Method != http.MethodHead || body == nil:
+		case read && r.URL.Path == "/" && p != nil && p.app != "":
+			w.Header().Set("Location", p.app)
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		case r.URL.Path != path || !read || p == nil:
 			w.WriteHeader(http.StatusNotFound)
 		default:
 			w.Header().Set("Content-Type", `text/xml; charset="utf-8"`)
-			_, _ = w.Write(body) // whoever hung up needs no answer
+			_, _ = w.Write(p.doc) // whoever hung up needs no answer
 		}
 	}
 	srv := &http.Server{

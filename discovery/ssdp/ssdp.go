@@ -63,7 +63,7 @@ type Source struct {
 	log  *slog.Logger
 	loop *multicast.Loop // and Do for all
 
-	doc   atomic.Pointer[[]byte]                 // what is served now
+	doc   atomic.Pointer[page]                   // what is served now
 	known atomic.Pointer[map[int]multicast.Link] // for the server
 
 	// All below is owned by Run.
@@ -141,13 +141,7 @@ func (s *Source) startServer(ctx context.Context) error {
 	}
 	near := onLink{ln, func() map[int]multicast.Link { return *s.known.Load() }}
 	s.wg.Go(func() {
-		doc := func() []byte {
-			if p := s.doc.Load(); p != nil {
-				return *p
-			}
-			return nil
-		}
-		if err := serve(ctx, near, doc, s.log); err != nil {
+		if err := serve(ctx, near, s.doc.Load, s.log); err != nil {
 			s.log.Warn("the UPnP description is served no more", "err", err)
 		}
 	})

@@ -437,7 +437,7 @@ func TestChangedDescriptionIsAnnouncedAnew(t *testing.T) {
 		if !slices.Equal(order, []string{"ssdp:byebye 1 true", "ssdp:alive 2 false"}) {
 			t.Errorf("%q", order)
 		}
-		if doc := string(*x.doc.Load()); !strings.Contains(doc, "<presentationURL>https://hallway-0011aabb.local:8443/</presentationURL>") || strings.Contains(doc, "schemas-upnp-org:device:") {
+		if doc := string(x.doc.Load().doc); !strings.Contains(doc, "<presentationURL>https://hallway-0011aabb.local:8443/</presentationURL>") || strings.Contains(doc, "schemas-upnp-org:device:") {
 			t.Error(doc)
 		}
 	})

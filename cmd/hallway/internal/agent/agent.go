@@ -71,7 +71,11 @@ type Agent struct {
 	caps     atomic.Pointer[profiles.Capabilities] // of this device with its source
 	capable  chan struct{}                         // holds a signal when caps changed
 	cameras  cameras
+	web      webCerts
+	phones   phones
 	sip      *sessions.Agent
+
+	webListens atomic.Pointer[string] // the companion's port, once it is served
 
 	mu      sync.Mutex
 	window  *pairing.Window // open here: a code shown, or an invitation
@@ -213,10 +217,12 @@ func (a *Agent) run(ctx context.Context) error {
 	start(a.followAddresses)
 	start(a.reviewRoster)
 	start(a.tryEncoders)
+	start(a.keepWebCert)
 	calls, cctx := errgroup.WithContext(inner)
 	context.AfterFunc(bctx, stopInner)
 	calls.Go(func() error { return a.sip.Run(cctx) })
 	calls.Go(func() error { return api.Serve(cctx, ln, a, a.opt.Version, a.log) })
+	calls.Go(func() error { return a.serveWeb(cctx) })
 	calls.Go(func() error { return a.followCalls(cctx) })
 	calls.Go(func() error { return a.finishJoining(cctx) })
 	if a.opt.Ready != nil {

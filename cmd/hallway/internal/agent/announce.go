@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/hallway-home/hallway/devices"
@@ -22,6 +23,10 @@ const publishAgain = 5 * time.Second
 func (a *Agent) service() mdns.Service {
 	an := discovery.Announcement{
 		Class: devices.Class(a.profile.Class), Node: a.self, Version: a.opt.Version, Port: a.listen.Port(),
+	}
+	if p := a.webListens.Load(); p != nil {
+		n, _ := strconv.ParseUint(*p, 10, 16)
+		an.API = uint16(n)
 	}
 	a.mu.Lock()
 	an.Pair = a.window != nil && a.window.Err() == nil
@@ -67,6 +72,14 @@ func (a *Agent) keepAnnounced(ctx context.Context) error {
 		case <-shut:
 		case <-end:
 		}
+	}
+}
+
+// announceNow has the announcement looked at: something in it may be new.
+func (a *Agent) announceNow() {
+	select {
+	case a.opened <- struct{}{}:
+	default:
 	}
 }
 

@@ -116,10 +116,7 @@ func (a *Agent) openWindow(secret string, minutes int, invited bool) (*pairing.W
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.window, a.invited = w, invited
-	select {
-	case a.opened <- struct{}{}:
-	default:
-	}
+	a.announceNow()
 	return w, nil
 }
 

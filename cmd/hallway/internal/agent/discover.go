@@ -65,8 +65,8 @@ func (a *Agent) keepUPnP(ctx context.Context) error {
 	changed := a.roster.Watch(ctx)
 	for {
 		d := ssdp.Device{UUID: discovery.UUID(a.self), Name: "Hallway-" + a.self.Short()}
-		if r := a.roster.Roster(); r.Has(a.self) {
-			d.Presentation = "https://" + r.Home.AppHost() + ":" + appPort + "/"
+		if r := a.roster.Roster(); r.Has(a.self) && a.cfg.WebAddr() != "" {
+			d.Presentation = "https://" + r.Home.AppHost() + ":" + a.webPort() + "/"
 		}
 		a.ssdp.Announce(&d)
 		select {

@@ -29,10 +29,13 @@ const (
 	maxFindings, maxWords = 160, 500
 )
 
-// question goes from doctor to doctor in an OPTIONS (sessions.QuestionType).
+// question goes from member to member in an OPTIONS (sessions.QuestionType).
 type question struct {
 	Call   string `json:"call,omitempty"`   // why can you not call this name? Empty: which home do you know?
 	Camera string `json:"camera,omitempty"` // an owner's: look at this camera, and speak for it once it is adopted
+
+	Web   *webQuestion   `json:"web,omitempty"`   // of an owner: a certificate for the companion
+	Phone *phoneQuestion `json:"phone,omitempty"` // of an owner: a phone came here that knows your window
 }
 
 // reply answers a question.
@@ -41,6 +44,8 @@ type reply struct {
 	Heads     []string       `json:"heads"`
 	Diagnosis *api.Diagnosis `json:"diagnosis,omitempty"`
 	Camera    *cameraReply   `json:"camera,omitempty"`
+	Web       *webReply      `json:"web,omitempty"`
+	Phone     *phoneReply    `json:"phone,omitempty"`
 }
 
 // Doctor implements api.Backend: what only the running agent knows.
@@ -234,6 +239,15 @@ func (a *Agent) answerDoctor(ctx context.Context, from devices.Device, raw []byt
 		if r.Camera, err = a.answerCamera(ctx, from, q.Camera); err != nil {
 			return nil, err
 		}
+	}
+	if q.Web != nil {
+		var err error
+		if r.Web, err = a.answerWeb(from, *q.Web); err != nil {
+			return nil, err
+		}
+	}
+	if q.Phone != nil {
+		r.Phone = a.answerPhone(from, *q.Phone)
 	}
 	if q.Call != "" {
 		a.log.Info("a member's doctor asks about calls from here", "peer", from.Slug)

@@ -73,6 +73,9 @@ func (a *Agent) History() ([]api.LogEntry, error) {
 // Remove implements api.Backend.
 func (a *Agent) Remove(slug string) (api.Removal, error) {
 	defer a.settle()
+	if done, err := a.removePhone(slug); done || err != nil {
+		return api.Removal{State: "removed"}, err
+	}
 	r, err := a.roster.RemoveOrPropose(a.key, slug)
 	if err != nil {
 		return api.Removal{}, err
@@ -167,7 +170,11 @@ func (a *Agent) SetPerson(slug, name string, phones []string) error {
 		return err
 	}
 	defer a.settle()
-	return a.roster.SetPerson(a.key, slug, name, devices.RoleDevice, nodes)
+	role := devices.RoleDevice
+	if r := a.roster.Roster(); r != nil && r.Persons[slug].Slug != "" {
+		role = r.Persons[slug].Role
+	}
+	return a.roster.SetPerson(a.key, slug, name, role, nodes)
 }
 
 // nodesOf finds devices of the home by their names.

@@ -28,6 +28,7 @@ type Backend interface {
 	Hangup(id string) error
 	ChangeCall(ctx context.Context, id string, change CallChange) (sessions.CallInfo, error)
 	HomeBackend
+	PhoneBackend
 	Volume() Volume
 	SetVolume(level int) (Volume, error)
 	OpenPairing(minutes int) (PairState, error)
@@ -131,6 +132,9 @@ type Event struct {
 	Call    *sessions.CallInfo `json:"call,omitempty"`
 	Pairing *PairState         `json:"pairing,omitempty"`
 }
+
+// Alive is sent every 5 s on a browser's stream.
+type Alive struct{}
 
 // Rooms lists the names that are no devices.
 type Rooms struct {

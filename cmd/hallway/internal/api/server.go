@@ -27,7 +27,12 @@ const (
 	// maxRequest bounds a request's body: names and codes, nothing larger.
 	maxRequest = 64 << 10
 	// prefix of all routes.
-	prefix = "/api/v1"
+	prefix = Prefix
+	// aliveEvery is how often a browser's stream says that it lives: a node that lost its power
+	// sends no goodbye.
+	aliveEvery = 5 * time.Second
+	// Prefix of all routes, for who serves them over HTTPS.
+	Prefix = "/api/v1"
 )
 
 // statusOf maps errors to HTTP, in this one place.
@@ -43,13 +48,13 @@ func statusOf(err error) int {
 	switch {
 	case is(sessions.ErrUnknown, sessions.ErrNoSuchCall, trust.ErrNotFound):
 		return http.StatusNotFound
-	case is(trust.ErrNotOwner, trust.ErrLastOwner, trust.ErrRemoved, trust.ErrSenior, trust.ErrNoSecond, trust.ErrRecovery, pairing.ErrWrongCode):
+	case is(trust.ErrNotOwner, trust.ErrLastOwner, trust.ErrRemoved, trust.ErrSenior, trust.ErrNoSecond, trust.ErrRecovery, trust.ErrPhoneLost, pairing.ErrWrongCode, pairing.ErrDeclined, ErrLogin):
 		return http.StatusForbidden
-	case is(trust.ErrNoHome, sessions.ErrNoHome, trust.ErrHomeExists, sessions.ErrNotRinging, sessions.ErrNotActive, sessions.ErrNoCommonCodec, sessions.ErrAlone, pairing.ErrBusy, pairing.ErrClosed, trust.ErrFull, trust.ErrBehind, trust.ErrStillWaits, trust.ErrNoneChanged):
+	case is(trust.ErrNoHome, sessions.ErrNoHome, trust.ErrHomeExists, sessions.ErrNotRinging, sessions.ErrNotActive, sessions.ErrNoCommonCodec, sessions.ErrAlone, pairing.ErrBusy, pairing.ErrClosed, trust.ErrFull, trust.ErrPhones, trust.ErrBehind, trust.ErrStillWaits, trust.ErrNoneChanged):
 		return http.StatusConflict
 	case is(pairing.ErrCode, trust.ErrCode, trust.ErrEditForm, trust.ErrEditSize, trust.ErrRule, ErrInput, ErrCamera):
 		return http.StatusUnprocessableEntity
-	case is(sessions.ErrTooMany, pairing.ErrGuessing):
+	case is(sessions.ErrTooMany, pairing.ErrGuessing, ErrOften):
 		return http.StatusTooManyRequests
 	}
 	return http.StatusInternalServerError
@@ -58,6 +63,13 @@ func statusOf(err error) int {
 // ErrInput marks errors that the caller can mend by asking differently.
 var ErrInput = errors.New("the request cannot be carried out as it is")
 
+// Why a browser is not let in.
+var (
+	ErrLogin = errors.New("this phone is not known to the home; pair it first")
+	ErrOften = errors.New("too many attempts from there; wait a minute")
+)
+
+// problem makes the answer of an error, with its status; nil of none.
 func problem(err error) error {
 	if err == nil {
 		return nil
@@ -81,24 +93,29 @@ type bySlug struct {
 	Slug string `path:"slug" maxLength:"64"`
 }
 
-// NewHandler makes the API's routes.
-func NewHandler(b Backend, version string) (http.Handler, huma.API) {
+// NewHandler makes the API's routes. Those of browsers come with doors; nil leaves them out.
+func NewHandler(b Backend, doors Doors, version string) (http.Handler, huma.API) {
 	mux := http.NewServeMux()
 	conf := huma.DefaultConfig("Hallway", version)
 	conf.OpenAPIPath, conf.DocsPath, conf.SchemasPath = prefix+"/openapi", "", ""
 	conf.CreateHooks = nil // no $schema links: the socket has no host name
 	a := humago.New(mux, conf)
+	a.UseMiddleware(guard(a))
 	reads(a, b)
 	callRoutes(a, b)
 	homeRoutes(a, b)
 	pairRoutes(a, b)
 	adoptRoute(a, b)
+	phoneRoutes(a, b)
+	if doors != nil {
+		doorRoutes(a, doors)
+	}
 	eventRoute(a, b)
 	return mux, a
 }
 
 func op(id, method, path, summary string) huma.Operation {
-	return huma.Operation{OperationID: id, Method: method, Path: prefix + path, Summary: summary, MaxBodyBytes: maxRequest}
+	return withAccess(huma.Operation{OperationID: id, Method: method, Path: prefix + path, Summary: summary, MaxBodyBytes: maxRequest})
 }
 
 // answer registers a route that returns a T, and describes it as such.
@@ -235,14 +252,50 @@ func pairRoutes(a huma.API, b Backend) {
 }
 
 func eventRoute(a huma.API, b Backend) {
-	sse.Register(a, op("events", http.MethodGet, "/events", "Changes of directory, calls and pairing, as they happen"),
-		map[string]any{"event": Event{}}, func(ctx context.Context, _ *struct{}, send sse.Sender) {
-			for e := range b.Events(ctx) {
-				if send.Data(e) != nil {
+	o := op("events", http.MethodGet, "/events", "Changes of directory, calls and pairing, as they happen")
+	o.Middlewares = huma.Middlewares{openStream}
+	sse.Register(a, o,
+		map[string]any{"event": Event{}, "alive": Alive{}}, func(ctx context.Context, _ *struct{}, send sse.Sender) {
+			sees := CallerOf(ctx).Access
+			beat := time.NewTicker(aliveEvery)
+			defer beat.Stop()
+			if sees == AsLocal { // a socket does not lose its other end silently
+				beat.Stop()
+			}
+			feed := b.Events(ctx)
+			for {
+				var say any
+				select {
+				case e, ok := <-feed:
+					if !ok {
+						return
+					}
+					if sees < AsMember && e.Kind != "directory" { // a guest sees who is there, not who calls
+						continue
+					}
+					say = e
+				case <-beat.C:
+					say = Alive{}
+				}
+				if send.Data(say) != nil {
 					return
 				}
 			}
 		})
+}
+
+// openStream sends the head of a stream at once: a browser calls it open then, not with the
+// first event.
+func openStream(ctx huma.Context, next func(huma.Context)) {
+	ctx.SetHeader("Content-Type", "text/event-stream")
+	ctx.SetHeader("Cache-Control", "no-store")
+	if _, err := ctx.BodyWriter().Write([]byte(": open\n\n")); err != nil {
+		return
+	}
+	if f, ok := ctx.BodyWriter().(http.Flusher); ok {
+		f.Flush()
+	}
+	next(ctx)
 }
 
 // Listen takes the Unix socket. A socket left by a dead agent is replaced; a living
@@ -264,9 +317,10 @@ func Listen(path string) (net.Listener, error) {
 
 // Serve runs the API until ctx ends.
 func Serve(ctx context.Context, ln net.Listener, b Backend, version string, log *slog.Logger) error {
-	h, _ := NewHandler(b, version)
+	h, _ := NewHandler(b, nil, version)
+	local := WithCaller(ctx, Caller{Access: AsLocal})
 	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, BaseContext: func(net.Listener) context.Context { return ctx },
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, BaseContext: func(net.Listener) context.Context { return local },
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })

@@ -98,6 +98,17 @@ func (f *fake) Invite(m int, s string) (InviteState, error) {
 func (f *fake) Adopt(_ context.Context, r AdoptRequest) (Adoption, error) {
 	return Adoption{Slug: "door"}, f.note("adopt %s %s %s %s", r.URI, r.Name, r.Room, r.Via)
 }
+func (f *fake) OpenPhones(r PhoneRequest) (PhoneWindow, error) {
+	return PhoneWindow{State: "open"}, f.note("phones %s %s", r.Name, r.Role)
+}
+func (f *fake) Phones() PhoneWindow         { return PhoneWindow{State: "closed"} }
+func (f *fake) ConfirmPhone(yes bool) error { return f.note("confirm %v", yes) }
+func (f *fake) ClosePhones() error          { return f.note("close phones") }
+func (f *fake) ChangePerson(s string, r devices.Role, _ time.Time) error {
+	return f.note("person %s %s", s, r)
+}
+func (f *fake) Trust() (Trust, error)          { return Trust{Words: "lusab"}, f.err }
+func (f *fake) RenewTrust() (Trust, error)     { return Trust{Words: "babad"}, f.note("renew") }
 func (f *fake) Doctor(context.Context) []Check { return nil }
 func (f *fake) Diagnose(_ context.Context, from, to string) (Diagnosis, error) {
 	return Diagnosis{From: from, To: to}, f.note("diagnose %s %s", from, to)
@@ -121,6 +132,9 @@ func (f *fake) Events(ctx context.Context) <-chan Event {
 	}()
 	return out
 }
+
+// doors is only described here; the HTTPS server's tests walk through them.
+type doors struct{ Doors }
 
 // serve runs the API on a real socket.
 func serve(t *testing.T, f *fake) *Client {
@@ -267,7 +281,7 @@ func TestSocketOfALivingAgentIsKept(t *testing.T) {
 }
 
 func TestOpenAPIGolden(t *testing.T) {
-	_, a := NewHandler(&fake{}, "0")
+	_, a := NewHandler(&fake{}, doors{}, "0")
 	got, err := json.MarshalIndent(a.OpenAPI(), "", " ")
 	if err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 func (a *app) homeCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "home", Short: "Make, show and change the home"}
 	cmd.AddCommand(a.homeCreateCmd(), a.homeShowCmd(), a.homeLogCmd(), a.homeRemoveCmd(), a.homeRecoverCmd(), a.homeCheckpointCmd(), a.homeRenameCmd(),
-		a.homeRoleCmd(), a.homeRoomCmd(), a.homeSetCmd("group", "/home/groups", "devices, rooms and persons"),
+		a.homeRoleCmd(), a.homeTrustCmd(), a.homeRoomCmd(), a.homeSetCmd("group", "/home/groups", "devices, rooms and persons"),
 		a.homeSetCmd("person", "/home/persons", "phones"), a.homeForeignCmd(), a.homeRuleCmd())
 	return cmd
 }

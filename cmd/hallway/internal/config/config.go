@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,7 @@ type Config struct {
 	AutoAnswer string    `yaml:"auto-answer" json:"auto_answer"`
 	Source     Source    `yaml:"source" json:"source"`
 	Sink       Sink      `yaml:"sink" json:"sink"`
+	Web        Web       `yaml:"web" json:"web"`
 	Pipelines  string    `yaml:"pipelines" json:"pipelines"`
 	Log        Log       `yaml:"log" json:"log"`
 
@@ -44,6 +46,32 @@ type Discovery struct {
 	MDNS bool `yaml:"mdns" json:"mdns"`
 	SSDP bool `yaml:"ssdp" json:"ssdp"`
 	WSD  bool `yaml:"ws-discovery" json:"ws_discovery"`
+}
+
+// Web says how the companion app is served.
+type Web struct {
+	// Listen is its HTTPS port; empty: 8443 on the member port's address, "off": not at all.
+	Listen string `yaml:"listen" json:"listen"`
+	// Kiosk is a loopback port where a browser on this device finds it without TLS.
+	Kiosk string `yaml:"kiosk" json:"kiosk"`
+	// Cert and Key are PEM files shown instead of the home's own certificate.
+	Cert string `yaml:"cert" json:"cert"`
+	Key  string `yaml:"key" json:"key"`
+}
+
+// WebAddr is where the companion is served; empty: nowhere.
+func (c Config) WebAddr() string {
+	if c.Web.Listen == "off" {
+		return ""
+	}
+	if c.Web.Listen != "" {
+		return c.Web.Listen
+	}
+	host, port, _ := net.SplitHostPort(c.Listen)
+	if port == "0" { // several agents on one machine
+		return net.JoinHostPort(host, "0")
+	}
+	return net.JoinHostPort(host, "8443")
 }
 
 // Source says where sound and picture come from.
@@ -162,6 +190,9 @@ func (c Config) Check() error {
 	if c.Sink.Record != "" && c.Sink.Pipeline != "" {
 		return errors.New("sink: choose record or pipeline, not both")
 	}
+	if err := c.checkWeb(); err != nil {
+		return err
+	}
 	if c.Data == "" {
 		return errors.New("data: a folder is needed; name one with --data")
 	}
@@ -178,6 +209,20 @@ func (c Config) Check() error {
 		if _, err := c.pipeline(profiles.SinkPipeline, c.Sink.Pipeline); err != nil {
 			return fmt.Errorf("sink.pipeline: %w", err)
 		}
+	}
+	return nil
+}
+
+func (c Config) checkWeb() error {
+	if (c.Web.Cert == "") != (c.Web.Key == "") {
+		return errors.New("web: cert and key go together; name both files, or none")
+	}
+	if c.Web.Kiosk == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(c.Web.Kiosk)
+	if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return errors.New("web.kiosk: only an address of this device itself can do without TLS, such as localhost:8480")
 	}
 	return nil
 }

@@ -1,0 +1,179 @@
+// The companion's way in: this browser's key, pairing by a window's secret or code, login,
+// and the API. It draws nothing and needs no library.
+//
+// The key is made by WebCrypto and cannot be taken out of the browser; IndexedDB keeps the
+// handle. Formats: ../../hallway/internal/api/phones.go.
+// @ts-check
+
+const enc = new TextEncoder()
+
+/** A problem of the API (RFC 9457), in words for people. */
+class Problem extends Error {
+  /** @param {number} status @param {string} words */
+  constructor(status, words) {
+    super(words)
+    this.status = status
+  }
+}
+
+/** @param {ArrayBuffer | Uint8Array} b */
+function base64(b) {
+  return btoa(String.fromCharCode(...new Uint8Array(b)))
+}
+
+/** @param {Uint8Array[]} parts */
+function concat(...parts) {
+  const out = new Uint8Array(parts.reduce((n, p) => n + p.length, 0))
+  let at = 0
+  for (const p of parts) {
+    out.set(p, at)
+    at += p.length
+  }
+  return out
+}
+
+/** @returns {Promise<IDBDatabase>} */
+function database() {
+  return new Promise((resolve, reject) => {
+    const open = indexedDB.open('hallway', 1)
+    open.onupgradeneeded = () => open.result.createObjectStore('keys')
+    open.onsuccess = () => resolve(open.result)
+    open.onerror = () => reject(open.error)
+  })
+}
+
+/** @template T @param {IDBTransactionMode} mode @param {(s: IDBObjectStore) => IDBRequest<T>} f @returns {Promise<T>} */
+async function stored(mode, f) {
+  const db = await database()
+  try {
+    return await new Promise((resolve, reject) => {
+      const tx = db.transaction('keys', mode, { durability: 'strict' })
+      const request = f(tx.objectStore('keys'))
+      tx.oncomplete = () => resolve(request.result)
+      tx.onabort = tx.onerror = () => reject(tx.error)
+    })
+  } finally {
+    db.close()
+  }
+}
+
+/** This browser's key; made when there is none. @returns {Promise<CryptoKeyPair>} */
+async function key() {
+  const old = await stored('readonly', (s) => s.get('phone'))
+  if (old) return old
+  const made = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign', 'verify'])
+  await stored('readwrite', (s) => s.put(made, 'phone'))
+  await navigator.storage?.persist?.()
+  return made
+}
+
+/** Forgets the key: the next pairing makes a new one. */
+async function forget() {
+  await stored('readwrite', (s) => s.delete('phone'))
+}
+
+/** The public key, compressed (SEC 1, 2.3.3). @param {CryptoKeyPair} pair */
+async function publicKey(pair) {
+  const raw = new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey))
+  return concat(new Uint8Array([2 + (raw[64] & 1)]), raw.slice(1, 33))
+}
+
+let csrf = ''
+
+/**
+ * One request of the API. Without a session it logs in by the key and asks again.
+ * @param {string} method @param {string} path @param {unknown} [body] @param {boolean} [again]
+ * @returns {Promise<any>}
+ */
+async function call(method, path, body, again = true) {
+  /** @type {Record<string, string>} */
+  const headers = {}
+  if (method !== 'GET') headers['X-CSRF-Token'] = csrf
+  if (body !== undefined) headers['Content-Type'] = 'application/json'
+  const res = await fetch('/api/v1' + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: 'same-origin' })
+  if (res.ok) return res.status === 204 ? null : res.json()
+  if (again && res.status === 401 && !path.startsWith('/session')) {
+    await login()
+    return call(method, path, body, false)
+  }
+  const problem = await res.json().catch(() => ({}))
+  throw new Problem(res.status, problem.detail ?? res.statusText)
+}
+
+/** Logs in by the key. @returns {Promise<{person: string, name: string, role: string, phone: string, csrf: string}>} */
+async function login() {
+  const pair = await key()
+  const { challenge, home } = await call('POST', '/session/challenge', undefined, false)
+  const statement = enc.encode(['hallway-login/1', location.host, home, challenge].join('\0'))
+  const signature = await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, pair.privateKey, statement)
+  const session = await call('POST', '/session', { key: base64(await publicKey(pair)), challenge, signature: base64(signature) }, false)
+  csrf = session.csrf
+  return session
+}
+
+/** Logs out. */
+async function logout() {
+  await call('DELETE', '/session', undefined, false)
+  csrf = ''
+}
+
+/** The secret of a QR code's URL, taken out of the address bar; null: none. */
+function secretOfURL() {
+  const found = /^#pair=([0-9A-Z]{26})$/.exec(location.hash)
+  if (!found) return null
+  history.replaceState(null, '', location.pathname)
+  return found[1]
+}
+
+/**
+ * Shows this browser at a window, once. "waiting": a person must confirm it there; ask again.
+ * @param {string} secret of a QR code, or the digits of a typed code @param {string} name of this phone
+ * @returns {Promise<{state: 'waiting' | 'paired', words: string}>}
+ */
+async function pair(secret, name) {
+  name = name.trim()
+  const typed = secret.replace(/[\s-]/g, '')
+  const mine = await publicKey(await key())
+  const mac = await crypto.subtle.importKey('raw', enc.encode(typed), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign'])
+  const proof = await crypto.subtle.sign('HMAC', mac, concat(enc.encode('hallway-phone/1\0'), mine, enc.encode(name)))
+  return call('POST', '/phones', { key: base64(mine), name, proof: base64(proof) }, false)
+}
+
+/**
+ * Follows what changes in the home. It reconnects by itself; on a lost session it logs in.
+ * @param {(event: any) => void} each @param {(connected: boolean) => void} [state]
+ * @returns {() => void} ends it
+ */
+function events(each, state = () => {}) {
+  const silence = 12000 // the node says every 5 s that it lives
+  let source = /** @type {EventSource | null} */ (null)
+  let timer = 0
+  let ended = false
+  const again = async () => {
+    clearTimeout(timer)
+    source?.close()
+    state(false)
+    await call('GET', '/session', undefined, false).catch(() => login().catch(() => {}))
+    if (!ended) timer = setTimeout(open, 1000)
+  }
+  const heard = () => {
+    clearTimeout(timer)
+    timer = setTimeout(again, silence)
+  }
+  const open = () => {
+    source = new EventSource('/api/v1/events')
+    source.addEventListener('event', (e) => (heard(), each(JSON.parse(e.data))))
+    source.addEventListener('alive', heard)
+    source.onopen = () => (heard(), state(true))
+    source.onerror = again
+    heard()
+  }
+  open()
+  return () => {
+    ended = true
+    clearTimeout(timer)
+    source?.close()
+  }
+}
+
+export { Problem, call, events, forget, key, login, logout, pair, publicKey, secretOfURL }

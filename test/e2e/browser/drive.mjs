@@ -1,0 +1,32 @@
+// Drives one Chromium for a test: reads one JSON command a line and answers with one line each.
+// {id, do: "open", url} | {do: "eval", js} | {do: "text"} | {do: "close"}; answers {id, value} or {id, error}.
+// Arguments: profile folder, then further arguments for Chromium.
+import { chromium } from 'playwright-core'
+import { createInterface } from 'node:readline'
+
+const [profile, ...args] = process.argv.slice(2)
+const context = await chromium.launchPersistentContext(profile, {
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  headless: true,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--no-first-run', ...args],
+  permissions: ['camera', 'microphone'],
+})
+const page = context.pages()[0] ?? await context.newPage()
+const commands = {
+  open: async ({ url }) => (await page.goto(url, { timeout: 15000 }))?.status() ?? 0,
+  // The code is the body of an async function; it runs in the page, under its origin.
+  eval: ({ js }) => page.evaluate(`(async () => { ${js} })()`),
+  text: () => page.evaluate('document.body.innerText'),
+}
+console.log(JSON.stringify({ id: 0, value: context.browser()?.version() ?? 'ready' }))
+for await (const line of createInterface({ input: process.stdin })) {
+  const command = JSON.parse(line)
+  if (command.do === 'close') break
+  try {
+    console.log(JSON.stringify({ id: command.id, value: (await commands[command.do](command)) ?? null }))
+  } catch (e) {
+    console.log(JSON.stringify({ id: command.id, error: String(e.message ?? e) }))
+  }
+}
+await context.close()
+process.exit(0)
