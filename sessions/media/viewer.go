@@ -21,8 +21,8 @@ const (
 	tooLate, tooLong = time.Second, 3 * time.Second
 	// refreshEvery bounds how often a viewer can have the group of pictures. Receivers ask
 	// before the first has arrived, and go on until they have a picture, so a request in vain
-	// is repeated. It is shorter than the interval of ours (300 ms): a screen that was not yet
-	// there for the first gets the second when it is asked for.
+	// is repeated. It is shorter than the interval in which ours ask (300 ms), so that the first
+	// request for what was really missed is not in vain.
 	refreshEvery = 250 * time.Millisecond
 	// maxLost bounds the repairs that wait, repairs those of one second.
 	maxLost, repairs = 256, 1024

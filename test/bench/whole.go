@@ -276,8 +276,7 @@ func (w *whole) gather(s *seen, begin, end int64) error {
 	return nil
 }
 
-// firstKey is when an agent had handed its screen the first key frame, whether the screen had
-// started by then or not. The camera's time stamps count its frames.
+// firstKey is when an agent had handed its screen the first key frame. The camera's time stamps count its frames.
 func firstKey(given []passed) (at int64) {
 	for _, p := range given {
 		if p.Stamp%(fanGOP*fanTicks) == 0 && (at == 0 || p.At < at) {
@@ -298,8 +297,8 @@ func (w *whole) rows(s seen, alone float64) []row {
 		{Name: name("CPU seconds for each Gbit"), Value: s.cpu / gbit, Unit: "s", Budget: 1.5, Peer: fanPeers20},
 		{Name: name("memory for each viewer"), Value: (s.rss - alone) / float64(n), Unit: "MiB", Budget: 1, Peer: "MediaMTX 4, go2rtc 5 (measured earlier)"},
 		{Name: name("accept to key frame, 95 %"), Value: s.KeyMs[n*95/100], Unit: "ms", Budget: 100, Peer: "MediaMTX, go2rtc 1200 to 1300, median (measured earlier)"},
-		// The screen is a child that starts when the call is accepted: it misses the first key
-		// frame, and the agent asks for another.
+		// The screen is a child that starts when the call is accepted; the agent keeps the picture
+		// until it listens.
 		{Name: name("accept to key frame shown, median"), Value: w.shown[len(w.shown)/2], Unit: "ms", Budget: 500},
 		{Name: name("delay 3 s later, 99 %"), Value: s.DelayMs[1], Unit: "ms", Budget: 300},
 		{Name: name("lost of a million"), Value: float64(s.Lost) / float64(s.Packets) * 1e6, Budget: 100},
