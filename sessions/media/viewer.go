@@ -21,8 +21,9 @@ const (
 	tooLate, tooLong = time.Second, 3 * time.Second
 	// refreshEvery bounds how often a viewer can have the group of pictures. Receivers ask
 	// before the first has arrived, and go on until they have a picture, so a request in vain
-	// is repeated.
-	refreshEvery = 500 * time.Millisecond
+	// is repeated. It is shorter than the interval in which ours ask (300 ms), so that the first
+	// request for what was really missed is not in vain.
+	refreshEvery = 250 * time.Millisecond
 	// maxLost bounds the repairs that wait, repairs those of one second.
 	maxLost, repairs = 256, 1024
 	// squeezed is how much of a frame's time, in ticks of 90 kHz, the past may take when it

@@ -41,8 +41,9 @@ type passed struct {
 	At    int64
 }
 
-func (f *fan) tap(h *netlab.Host, device, payload string) (*tap, error) {
-	t := &tap{cmd: h.Command(context.Background(), f.program(), "tap", device, payload)}
+// listen starts one, of the program bench/fan.
+func listen(program string, h *netlab.Host, device, payload string) (*tap, error) {
+	t := &tap{cmd: h.Command(context.Background(), program, "tap", device, payload)}
 	t.cmd.Stderr = os.Stderr
 	in, err1 := t.cmd.StdinPipe()
 	out, err2 := t.cmd.StdoutPipe()
@@ -67,8 +68,8 @@ func (t *tap) stop() (all []passed, err error) {
 
 // taps listens on both sides of the device, and gives the way to end that.
 func (f *fan) taps() (stop func() (added []float64, err error), err error) {
-	after, err1 := f.tap(f.home, "eth0", memberPayload)
-	before, err2 := f.tap(f.device, "lo", cameraPayload)
+	after, err1 := listen(f.program(), f.home, "eth0", memberPayload)
+	before, err2 := listen(f.program(), f.device, "lo", cameraPayload)
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
