@@ -39,6 +39,8 @@ func guards() []guard {
 		{"redirect to another host", "sessions/media/rtsp", "MisbehavingCameras/all/leads_to"},
 		{"camera of an owner", "cmd/hallway/internal/agent", "CameraOfAnOwner"},
 		{"keepalive period", "sessions/media/rtsp", "MisbehavingCameras/all/a_keepalive"},
+		{"certificate of a camera", "sessions/media/rtsp", "CertificateOfACamera"},
+		{"TLS wherever a redirect leads", "sessions/media/rtsp", "TLSIsNotLeft"},
 		{"own camera", "sessions", "PictureJoins"},
 		{"packet twice", "sessions/media", "Holes"},
 		{"number twice", "sessions/media", "Number|Holes"},

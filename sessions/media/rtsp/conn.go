@@ -45,18 +45,20 @@ const (
 
 // Why a camera cannot be used; final ones are not tried again by themselves.
 var (
-	ErrURL          = errors.New("that is no address of an RTSP camera; it looks like rtsp://user:password@192.0.2.9/stream")
-	ErrPassword     = errors.New("the camera refuses this user name and password")
-	ErrAsks         = errors.New("the camera asks for a user name and a password")
-	ErrPath         = errors.New("the camera has no stream at this address; look the path up in its manual")
-	ErrCodec        = errors.New("the camera sends nothing that can be passed on")
+	ErrURL      = errors.New("that is no address of an RTSP camera; it looks like rtsp://user:password@192.0.2.9/stream, or rtsps:// for TLS")
+	ErrPassword = errors.New("the camera refuses this user name and password")
+	ErrAsks     = errors.New("the camera asks for a user name and a password")
+	ErrPath     = errors.New("the camera has no stream at this address; look the path up in its manual")
+	ErrCodec    = errors.New("the camera sends nothing that can be passed on")
+	// ErrCertificate stands before the new one and what to do; a BYE carries 200 bytes of it.
+	ErrCertificate  = errors.New("the camera has another certificate than it was adopted with")
 	errRedirect     = errors.New("the camera sends its viewers to another host, which is not followed")
 	errCameraSilent = errors.New("the camera sends nothing that can be used")
 	errSetupTime    = errors.New("the camera takes connections but does not answer in time")
 )
 
 func final(err error) bool {
-	for _, e := range []error{ErrURL, ErrPassword, ErrAsks, ErrPath, ErrCodec, errChanged, errRedirect} {
+	for _, e := range []error{ErrURL, ErrPassword, ErrAsks, ErrPath, ErrCodec, ErrCertificate, errChanged, errRedirect} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -79,15 +81,17 @@ type conn struct {
 	spoke  atomic.Bool // it gave an answer
 	base   *base.URL
 	opus   encoder
+	pin    string                 // fingerprint that the camera must have; empty: it is not known yet
+	seen   atomic.Pointer[string] // fingerprint that it has
 }
 
 // encoder finds what makes Opus here, or says why nothing does.
 type encoder func(context.Context) (args []string, err error)
 
-// parseCameraURL accepts rtsp:// with a host, and nothing that means something else later.
+// parseCameraURL accepts rtsp:// and rtsps:// with a host, and nothing that means something else later.
 func parseCameraURL(raw string) (*base.URL, error) {
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != "rtsp" || u.Hostname() == "" || u.Fragment != "" || len(raw) > 2*maxURL {
+	if err != nil || u.Scheme != "rtsp" && u.Scheme != "rtsps" || u.Hostname() == "" || u.Fragment != "" || len(raw) > 2*maxURL {
 		return nil, ErrURL // the text may hold a password: it is not repeated
 	}
 	b, err := base.ParseURL(raw)
@@ -112,13 +116,13 @@ func PublicURL(raw string) (string, error) {
 }
 
 // dialCamera begins a connection; tcp says that UDP is known not to come through, and is told
-// so.
-func dialCamera(ctx context.Context, raw string, timing bounds, tcp *atomic.Bool, opus encoder) (*conn, error) {
+// so. pin is the fingerprint of the certificate that a camera with TLS must have, if known.
+func dialCamera(ctx context.Context, raw, pin string, timing bounds, tcp *atomic.Bool, opus encoder) (*conn, error) {
 	u, err := parseCameraURL(raw)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{url: u, tcp: tcp, timing: timing, opus: opus}
+	c := &conn{url: u, tcp: tcp, timing: timing, opus: opus, pin: pin}
 	c.client = &gortsplib.Client{
 		ReadTimeout: timing.silence, WriteTimeout: farewell, InitialUDPReadTimeout: min(udpTrial, timing.silence/2), UserAgent: "Hallway",
 		AnyPortEnable: true, // some cameras do not say from where they send
@@ -126,14 +130,18 @@ func dialCamera(ctx context.Context, raw string, timing bounds, tcp *atomic.Bool
 		OnResponse: func(res *base.Response) {
 			c.spoke.Store(true)
 			tameResponse(res)
+			c.ledEncrypted(res)
 		},
 		OnPacketLost: func(error) {}, OnDecodeError: func(error) {}, // by default it logs
+	}
+	if c.encrypted() {
+		tcp.Store(true) // UDP would be in the clear
 	}
 	if tcp.Load() {
 		t := gortsplib.TransportTCP
 		c.client.Transport = &t
 	}
-	if err := c.client.Start(u.Scheme, u.Host); err != nil {
+	if err := c.client.Start("rtsp", hostOf(u)); err != nil {
 		return nil, err
 	}
 	c.stop = context.AfterFunc(ctx, c.client.Close)
@@ -155,7 +163,14 @@ func (c *conn) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	if c.dials.Add(1) > maxDials {
 		return nil, errRedirect
 	}
-	return (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}}).DialContext(ctx, network, addr)
+	plain, err := (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	if c.encrypted() { // check: TLS wherever a redirect leads
+		return c.secure(ctx, plain)
+	}
+	return plain, nil
 }
 
 // tameResponse corrects what the library would take at its word.
@@ -347,13 +362,15 @@ func portPair() (rtpPort, rtcpPort int, err error) {
 type Description struct {
 	Tracks []sessions.Track
 	Left   string // codecs that are left out, for people; empty if none
+	// Certificate is the SHA-256 of its certificate in hex; empty without TLS.
+	Certificate string `json:",omitempty"`
 }
 
 // Describe asks a camera what it sends, without opening it: no SETUP and no PLAY.
 // Errors are sentences; ErrPassword and its like say which.
 // encoders says what this machine can do for a camera whose sound no call takes.
 func Describe(ctx context.Context, rawURL string, encoders *media.Encoders) (Description, error) {
-	c, err := dialCamera(ctx, rawURL, defaultBounds(), &atomic.Bool{}, opusBy(encoders))
+	c, err := dialCamera(ctx, rawURL, "", defaultBounds(), &atomic.Bool{}, opusBy(encoders))
 	if err != nil {
 		return Description{}, err
 	}
@@ -363,6 +380,9 @@ func Describe(ctx context.Context, rawURL string, encoders *media.Encoders) (Des
 		return Description{}, err
 	}
 	d := Description{Left: plainWords(left)}
+	if seen := c.seen.Load(); seen != nil {
+		d.Certificate = *seen
+	}
 	for _, s := range streams {
 		d.Tracks = append(d.Tracks, s.track)
 	}

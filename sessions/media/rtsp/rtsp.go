@@ -28,6 +28,8 @@ import (
 type Camera struct {
 	URL    string           // with user name and password, where it asks for them; never logged
 	Tracks []sessions.Track // what Describe found: what the answers to calls promise
+	// Certificate is what Describe found: with TLS, no other one is spoken to.
+	Certificate string
 	// Encoders makes Opus of the sound of cameras that send AAC; nil: it is left out.
 	Encoders *media.Encoders
 	// Changed is told when the camera describes itself differently than Tracks; nil: nobody.
@@ -130,7 +132,7 @@ func (s *source) fail(err error) {
 
 // session is one connection from its dial to its end.
 func (s *source) session(ctx context.Context) error {
-	c, err := dialCamera(ctx, s.cam.URL, s.timing, &s.cam.tcp, opusBy(s.cam.Encoders))
+	c, err := dialCamera(ctx, s.cam.URL, s.cam.Certificate, s.timing, &s.cam.tcp, opusBy(s.cam.Encoders))
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package rtsp
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -34,6 +35,8 @@ type fakeCamera struct {
 	addr    string
 	formats []format.Format
 	udp     bool
+	tls     *tls.Config // nil: without
+	asked   int         // descriptions
 	server  *gortsplib.Server
 	stream  *gortsplib.ServerStream
 	desc    *description.Session
@@ -58,6 +61,9 @@ func (c *fakeCamera) OnDescribe(ctx *gortsplib.ServerHandlerOnDescribeCtx) (*bas
 	if res := c.refusal(ctx.Request); res != nil {
 		return res, nil, nil
 	}
+	c.mu.Lock()
+	c.asked++
+	c.mu.Unlock()
 	return &base.Response{StatusCode: base.StatusOK}, c.streamNow(), nil
 }
 
@@ -103,7 +109,7 @@ func newFakeCamera(t *testing.T, udp bool, formats ...format.Format) *fakeCamera
 
 func (c *fakeCamera) start() {
 	c.t.Helper()
-	c.server = &gortsplib.Server{Handler: c, RTSPAddress: c.addr}
+	c.server = &gortsplib.Server{Handler: c, RTSPAddress: c.addr, TLSConfig: c.tls}
 	if c.udp {
 		a, b, err := portPair()
 		if err != nil {

@@ -2,6 +2,7 @@ package rtsp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -23,9 +24,14 @@ func (c *conn) words(err error) error {
 	where := c.url.Host
 	var status liberrors.ErrClientBadStatusCode
 	var dns *net.DNSError
+	var record tls.RecordHeaderError
 	switch {
 	case err == nil:
 		return errors.New("the camera ended the stream")
+	case c.stranger():
+		return fmt.Errorf("%w (%s): adopt it again if you changed it, else another device answers there", ErrCertificate, Fingerprint(*c.seen.Load()))
+	case errors.As(err, &record):
+		return fmt.Errorf("%s answers, but not with TLS as rtsps:// wants it; is the port right? (usual: 322)", where)
 	case c.late.Load():
 		return fmt.Errorf("%w (%s)", errSetupTime, where)
 	case c.other.Load(), errors.Is(err, errRedirect):

@@ -63,7 +63,7 @@ func (a *Agent) Adopt(ctx context.Context, req api.AdoptRequest) (api.Adoption, 
 	if !ok {
 		return api.Adoption{}, errors.New("another owner ended it in the same moment; adopt it again")
 	}
-	out := api.Adoption{Slug: now.Slug, Name: now.Name, Room: now.Room, URI: devices.AOR{Slug: now.Slug, Home: r.Home}.String(), Speaker: r.Members[speaker].Slug, Left: d.Left}
+	out := api.Adoption{Slug: now.Slug, Name: now.Name, Room: now.Room, URI: devices.AOR{Slug: now.Slug, Home: r.Home}.String(), Speaker: r.Members[speaker].Slug, Left: d.Left, Certificate: rtsp.Fingerprint(d.Certificate)}
 	for _, t := range d.Tracks {
 		out.Codecs = append(out.Codecs, t.Codec.Name)
 	}

@@ -49,6 +49,8 @@ type cameras struct {
 type camera struct {
 	URL    string           `json:"url"` // with user name and password
 	Tracks []sessions.Track `json:"tracks"`
+	// Certificate is its fingerprint, where it has TLS: what it had when an owner adopted it.
+	Certificate string `json:"certificate,omitempty"`
 
 	box   *media.Box
 	since time.Time // learnt in this run; zero: before
@@ -72,9 +74,9 @@ func (a *Agent) openCameras() error {
 
 // boxed gives a camera the box through which all its viewers share one connection.
 func (a *Agent) boxed(public string, c *camera) *camera {
-	source := media.SourceSpec{Live: &rtsp.Camera{URL: c.URL, Tracks: c.Tracks, Encoders: a.encoders, Changed: func(tracks []sessions.Track) {
+	source := media.SourceSpec{Live: &rtsp.Camera{URL: c.URL, Tracks: c.Tracks, Certificate: c.Certificate, Encoders: a.encoders, Changed: func(tracks []sessions.Track) {
 		a.log.Info("a camera changed how it encodes", "camera", public)
-		if err := a.keepCamera(public, &camera{URL: c.URL, Tracks: tracks}); err != nil {
+		if err := a.keepCamera(public, &camera{URL: c.URL, Tracks: tracks, Certificate: c.Certificate}); err != nil {
 			a.log.Error("cannot keep what a camera sends", "camera", public, "err", err)
 		}
 	}}}
@@ -123,7 +125,7 @@ func (a *Agent) learnCamera(ctx context.Context, address string) (rtsp.Descripti
 	if err != nil {
 		return d, err
 	}
-	return d, a.keepCamera(public, &camera{URL: address, Tracks: d.Tracks})
+	return d, a.keepCamera(public, &camera{URL: address, Tracks: d.Tracks, Certificate: d.Certificate})
 }
 
 func (a *Agent) cameraAt(public string) (camera, bool) {
@@ -294,7 +296,9 @@ func (a *Agent) knock(ctx context.Context, public string) error {
 	}
 	port := u.Port()
 	if port == "" {
-		port = "554"
+		if port = "554"; u.Scheme == "rtsps" {
+			port = "322"
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, knock)
 	defer cancel()

@@ -150,6 +150,7 @@ func readReply(raw []byte) (reply, error) {
 		return reply{}, err
 	}
 	if c := r.Camera; c != nil {
+		c.Certificate = shown(c.Certificate)
 		c.Fault, c.Left, c.Tracks = shown(c.Fault), shown(c.Left), c.Tracks[:min(len(c.Tracks), maxReplyTracks)]
 	}
 	d := r.Diagnosis

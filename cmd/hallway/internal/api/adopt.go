@@ -12,7 +12,7 @@ import (
 
 // AdoptRequest gives an RTSP camera a name and a URI in the home.
 type AdoptRequest struct {
-	URI   string        `json:"uri" minLength:"1" maxLength:"320" doc:"rtsp://user:password@host/path; the password stays with the device that speaks for the camera"`
+	URI   string        `json:"uri" minLength:"1" maxLength:"320" doc:"rtsp://user:password@host/path, or rtsps:// for TLS; the password stays with the device that speaks for the camera"`
 	Name  string        `json:"name,omitempty" maxLength:"64" doc:"what to call it; not needed for one that is adopted already"`
 	Room  string        `json:"room,omitempty" maxLength:"64"`
 	Class devices.Class `json:"class,omitempty" maxLength:"48" doc:"camera, if not given"`
@@ -28,6 +28,8 @@ type Adoption struct {
 	Speaker string   `json:"speaker"`
 	Codecs  []string `json:"codecs" doc:"what it sends and can be passed on"`
 	Left    string   `json:"left,omitempty" doc:"what it sends and is left out"`
+	// Certificate is for people to compare.
+	Certificate string `json:"certificate,omitempty" doc:"with rtsps: the first half of the SHA-256 of its certificate; no other one is taken from now on"`
 }
 
 // ErrCamera marks a camera that could not be used; nothing was changed.

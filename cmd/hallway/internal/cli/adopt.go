@@ -46,6 +46,9 @@ func (a *app) adoptCmd() *cobra.Command {
 			if got.Left != "" {
 				a.say("Left out, since no other device could take it as it is: %s.", got.Left)
 			}
+			if got.Certificate != "" {
+				a.say("Its certificate is %s; another one will be refused until you adopt it again.", got.Certificate)
+			}
 			a.say("See it from anywhere: `hallway call %s`.", got.Slug)
 		})
 	}
