@@ -121,7 +121,7 @@ func isYellow(c color.RGBA) bool { return c.R > 180 && c.G > 180 && c.B < 80 }
 // firstPicture is how long after accepting a picture may take to be on the screen: both
 // programs start only then, since neither camera nor window is opened before. A person
 // expects a second; the ceiling leaves room for a machine that does other things.
-const firstPicture = 2 * time.Second
+const firstPicture = 1500 * time.Millisecond
 
 // What a camera sees is really on the screen of the other room: an X server is asked, not
 // our own counters. Shown with ffmpeg and ffplay, and with GStreamer at both ends.
