@@ -96,21 +96,28 @@ func advice(words string, display bool) string {
 	return "See with `hallway pipelines` what runs here, or choose another pipeline."
 }
 
-// screenEnv names SDL, which ffplay stands on, the driver for the screen that is there. Left
-// to itself it shows the picture nowhere when the screen does not answer, without a word.
-func screenEnv(get func(string) string) []string {
-	driver := "x11" // without any: fails, and says so
+// screenEnv prepares the programs that show a picture. SDL, which ffplay stands on, gets the
+// driver of the screen that is there: left to itself it shows the picture nowhere when the
+// screen does not answer, without a word. Under a window system GStreamer tries the bare
+// console last: it loads one kernel module after the other, for half a second.
+func screenEnv(get func(string) string) (env []string) {
+	windows := get("DISPLAY") + get("WAYLAND_DISPLAY")
+	if windows != "" && get("GST_PLUGIN_FEATURE_RANK") == "" {
+		env = append(env, "GST_PLUGIN_FEATURE_RANK=kmssink:1")
+	}
+	if get("SDL_VIDEODRIVER") != "" {
+		return env
+	}
+	driver := "x11" // without any screen: fails, and says so
 	cards, _ := filepath.Glob("/dev/dri/card*")
 	switch {
-	case get("SDL_VIDEODRIVER") != "":
-		return nil
 	case get("DISPLAY") != "":
-	case get("WAYLAND_DISPLAY") != "":
+	case windows != "":
 		driver = "wayland"
 	case len(cards) > 0: // a console without a window system
 		driver = "kmsdrm"
 	}
-	return []string{"SDL_VIDEODRIVER=" + driver}
+	return append(env, "SDL_VIDEODRIVER="+driver)
 }
 
 // run keeps the output's child running until ctx ends. One that ends again and again is

@@ -26,9 +26,9 @@ func TestAdviceFitsTheLastWords(t *testing.T) {
 	}
 }
 
-func TestSDLIsToldItsScreen(t *testing.T) {
+func TestProgramsAreToldTheirScreen(t *testing.T) {
 	for _, c := range []struct{ name, value, want string }{
-		{"DISPLAY", ":0", "SDL_VIDEODRIVER=x11"}, {"WAYLAND_DISPLAY", "wayland-0", "SDL_VIDEODRIVER=wayland"}, {"SDL_VIDEODRIVER", "offscreen", ""},
+		{"DISPLAY", ":0", "GST_PLUGIN_FEATURE_RANK=kmssink:1 SDL_VIDEODRIVER=x11"}, {"WAYLAND_DISPLAY", "wayland-0", "GST_PLUGIN_FEATURE_RANK=kmssink:1 SDL_VIDEODRIVER=wayland"}, {"SDL_VIDEODRIVER", "offscreen", ""},
 	} {
 		got := screenEnv(func(name string) string {
 			if name == c.name {
