@@ -14,6 +14,7 @@ import (
 
 	"github.com/hallway-home/hallway/cmd/hallway/internal/config"
 	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/devices/trust"
 	"github.com/hallway-home/hallway/devices/trust/webca"
 )
 
@@ -65,5 +66,70 @@ func TestOwnCertificateFilesAreReadAgain(t *testing.T) {
 	second := pemFiles(t, a.cfg.Web.Cert, a.cfg.Web.Key)
 	if err := a.ownFiles(); err != nil || string(a.web.shown.Load().Certificate[0]) != string(second) {
 		t.Fatal("the new files are not shown: ", err)
+	}
+}
+
+// The key of the authority goes to owners alone; a certificate goes to every member, and to nobody else.
+func TestTheAuthorityIsForOwners(t *testing.T) {
+	store, err := devices.OpenStore(t.TempDir(), devices.StoreOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	a := &Agent{log: slog.New(slog.DiscardHandler), store: store}
+	if a.key, err = devices.NodeKey(store); err != nil {
+		t.Fatal(err)
+	}
+	a.self = devices.NodeIDOf(&a.key.PublicKey)
+	if a.roster, err = trust.OpenLog(store); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.roster.Create(a.key, trust.CreateParams{HomeName: "Home", Name: "TV"}); err != nil {
+		t.Fatal(err)
+	}
+	ids := map[devices.Role]devices.Device{"": {Node: devices.NodeID{9}}}
+	for _, role := range []devices.Role{devices.RoleOwner, devices.RoleDevice} {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := a.roster.Admit(a.key, trust.Candidate{Key: devices.CompressedKey(&k.PublicKey), Name: string(role), Role: role})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[role] = devices.Device{Node: m.Node, Slug: m.Slug}
+	}
+	if _, err := a.answerWeb(ids[devices.RoleOwner], webQuestion{Owner: true}); err == nil {
+		t.Error("an authority was given that does not exist")
+	}
+	if err := a.makeCA(a.roster.Roster()); err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := webQuestion{Leaf: devices.CompressedKey(&leaf.PublicKey)}
+	for role, d := range ids {
+		_, err := a.answerWeb(d, webQuestion{Owner: true})
+		if (err == nil) != (role == devices.RoleOwner) {
+			t.Errorf("the key for %q: %v", role, err)
+		}
+		r := a.roster.Roster()
+		w, err := a.answerWeb(d, q)
+		if (err == nil) != (role != "") {
+			t.Errorf("a certificate for %q: %v", role, err)
+		}
+		if err == nil {
+			if _, err := webca.Check(r.Home, r.WebCA, w.CA, w.Leaf, &leaf.PublicKey); err != nil || w.Key != nil {
+				t.Errorf("%q: %v", role, err)
+			}
+		}
+	}
+	if _, err := a.RenewTrust(); err != nil {
+		t.Fatal(err)
+	}
+	if ca := a.webCA(); webca.Sum(ca.Cert.Raw) != a.roster.Roster().WebCA {
+		t.Error("after a renewal the roster names another authority")
 	}
 }
