@@ -44,6 +44,7 @@ func guards() []guard {
 		{"own camera", "sessions", "PictureJoins"},
 		{"packet twice", "sessions/media", "Holes"},
 		{"number twice", "sessions/media", "Number|Holes"},
+		{"authority for owners", "cmd/hallway/internal/agent", "AuthorityIsForOwners"},
 		{"phone secret", "devices/pairing", "Proof"},
 		{"least access", "cmd/hallway/internal/api", "Access"},
 		{"Host of the origin", "cmd/hallway/internal/web", "A34"},

@@ -205,3 +205,44 @@ func TestAMountedHandlerKnowsWhoAsks(t *testing.T) {
 		t.Error("the session's end is not seen")
 	}
 }
+
+// TestAKioskNeedsNoTLSAndNothingLess: a browser on the device itself logs in as any other, under
+// the one name localhost.
+func TestAKioskNeedsNoTLSAndNothingLess(t *testing.T) {
+	h := newHouse(t)
+	tr := &http.Transport{}
+	defer tr.CloseIdleConnections()
+	ask := func(method, path, host string, body any, cookies ...*http.Cookie) *http.Response {
+		t.Helper()
+		r := h.request(method, path, "", body)
+		r.URL.Scheme, r.URL.Host, r.Host = "http", strings.Replace(h.kiosk, "localhost", "127.0.0.1", 1), host
+		if r.Header.Get("Origin") != "" {
+			r.Header.Set("Origin", "http://"+host)
+		}
+		for _, c := range cookies {
+			r.AddCookie(c)
+		}
+		res, err := tr.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
+		return res
+	}
+	for host, want := range map[string]int{h.kiosk: 401, h.host: 421, "evil.example": 421, "127.0.0.1:" + portOfHost(h.kiosk): 421} {
+		if res := ask(http.MethodGet, "/api/v1/status", host, nil); res.StatusCode != want {
+			t.Errorf("as %s: %d", host, res.StatusCode)
+		}
+	}
+	if res := ask(http.MethodPost, "/api/v1/session", h.kiosk, h.signed(h.people["member"], h.host, h.challenge())); res.StatusCode != http.StatusForbidden {
+		t.Error("a login signed for the other origin:", res.StatusCode)
+	}
+	res := ask(http.MethodPost, "/api/v1/session", h.kiosk, h.signed(h.people["member"], h.kiosk, h.challenge()))
+	if res.StatusCode != http.StatusOK || len(res.Cookies()) != 1 {
+		t.Fatal(res.StatusCode)
+	}
+	if res := ask(http.MethodGet, "/api/v1/status", h.kiosk, nil, res.Cookies()...); res.StatusCode != http.StatusOK {
+		t.Error(res.StatusCode)
+	}
+}

@@ -175,7 +175,9 @@ func (s *sessions) endAll() {
 
 // cookie is the header that sets or, with an empty value, ends the session's cookie.
 func cookie(value string) string {
-	c := http.Cookie{Name: cookieName, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: int(oldSession.Seconds())}
+	c := http.Cookie{ //nolint:gosec // Secure, HttpOnly and SameSite are all set below
+		Name: cookieName, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: int(oldSession.Seconds()),
+	}
 	if value == "" {
 		c.MaxAge = -1
 	}

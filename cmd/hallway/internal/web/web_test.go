@@ -69,6 +69,7 @@ type house struct {
 	known   atomic.Bool
 	addr    string
 	host    string // host and port of the origin
+	kiosk   string // host and port of the plain one for this device
 	client  *http.Client
 	people  map[string]*phoneOf
 }
@@ -134,7 +135,12 @@ func (h *house) serve(mounts []Mount) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- h.s.Run(ctx, ln, nil) }()
+	kiosk, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.kiosk = "localhost:" + portOf(kiosk)
+	go func() { done <- h.s.Run(ctx, ln, kiosk) }()
 	h.addr = ln.Addr().String()
 	h.host = homeID.AppHost() + ":" + portOf(ln)
 	pool := x509.NewCertPool()
