@@ -39,6 +39,22 @@ type Device struct {
 	Foreign  bool     `json:"foreign,omitempty"`
 	Speakers []NodeID `json:"speakers,omitempty"`
 	Fault    string   `json:"fault,omitempty"` // why it does not answer its speaker
+
+	// The phones of a person, as they are reached through Node: the row has the person's name.
+	Person string       `json:"person,omitempty"` // slug
+	Phones []BoundPhone `json:"-"`
+}
+
+// BoundPhone is a phone that is reached through a node, as it has signed itself.
+type BoundPhone struct {
+	ID           NodeID
+	Fingerprints [][]byte // SHA-256 of its DTLS certificates (RFC 8122)
+}
+
+// Binding says through which node a phone is reached now; the phone signed it.
+type Binding struct {
+	Node         NodeID
+	Fingerprints [][]byte
 }
 
 // AORKind says what sort of thing an AOR names.
@@ -70,6 +86,9 @@ type Inputs struct {
 	Spoken  map[SpokenKey]ForeignRecord
 	Live    map[NodeID]Liveness
 	Foreign []Foreign
+
+	Bindings map[NodeID]Binding // by phone
+	Phone    DeviceRecord       // what a browser can do
 }
 
 // SpokenKey names what one speaker says of one foreign device.
@@ -86,6 +105,7 @@ type Snapshot struct {
 	Groups  []Group
 	Persons []Person
 	Spoken  []Device // foreign devices that the home adopted, by slug
+	Bound   []Device // persons' phones, a row for each person and node, by slug
 	Foreign []Foreign
 	byAOR   map[string]Resolution // by slug
 }
@@ -103,4 +123,9 @@ func (s *Snapshot) Device(id NodeID) (Device, bool) {
 		return Device{}, false
 	}
 	return s.Devices[i], true
+}
+
+// HasPhone reports whether a key is that of a person's phone.
+func (s *Snapshot) HasPhone(id NodeID) bool {
+	return slices.ContainsFunc(s.Persons, func(p Person) bool { return slices.Contains(p.Nodes, id) })
 }

@@ -31,8 +31,41 @@ func Fold(in Inputs) *Snapshot {
 	for _, a := range sortedValues(in.Roster.Adopted) {
 		s.Spoken = append(s.Spoken, foldSpoken(in, a))
 	}
+	for _, p := range s.Persons {
+		s.Bound = append(s.Bound, foldPhones(in, p)...)
+	}
 	s.index()
 	return s
+}
+
+// foldPhones makes a row for each node through which phones of a person are reached now.
+func foldPhones(in Inputs, p Person) []Device {
+	rows := map[NodeID]*Device{}
+	for _, id := range p.Nodes {
+		b, ok := in.Bindings[id]
+		if !ok || !in.Roster.Has(b.Node) {
+			continue
+		}
+		d := rows[b.Node]
+		if d == nil {
+			d = &Device{
+				AOR: AOR{Slug: p.Slug, Home: in.Roster.Home}, Slug: p.Slug, Name: p.Name, Class: ClassPhone, Node: b.Node,
+				Status: Unreachable, Person: p.Slug, Capabilities: in.Phone.Capabilities, Behaviour: in.Phone.Behaviour,
+			}
+			if b.Node == in.Self || in.Live[b.Node].Reachable {
+				d.Status = Reachable
+			}
+			rows[b.Node] = d
+		}
+		d.LastHeard = in.Live[b.Node].LastHeard
+		d.Phones = append(d.Phones, BoundPhone{ID: id, Fingerprints: b.Fingerprints})
+	}
+	out := make([]Device, 0, len(rows))
+	for _, d := range rows {
+		out = append(out, *d)
+	}
+	slices.SortFunc(out, func(a, b Device) int { return cmp.Compare(a.Node.String(), b.Node.String()) })
+	return out
 }
 
 func foldDevice(in Inputs, id NodeID, m Member) Device {
@@ -112,7 +145,9 @@ func (s *Snapshot) index() {
 		add(KindRoom, r.Slug, r.Name, s.where(func(d Device) bool { return d.Room == r.Slug }))
 	}
 	for _, p := range s.Persons {
-		add(KindPerson, p.Slug, p.Name, s.where(func(d Device) bool { return !d.Foreign && slices.Contains(p.Nodes, d.Node) }))
+		add(KindPerson, p.Slug, p.Name, s.where(func(d Device) bool {
+			return d.Person == p.Slug || d.Person == "" && !d.Foreign && slices.Contains(p.Nodes, d.Node)
+		}))
 	}
 	for _, d := range s.Spoken {
 		add(KindForeign, d.Slug, d.Name, []Device{d})
@@ -126,7 +161,7 @@ func (s *Snapshot) index() {
 
 func (s *Snapshot) where(keep func(Device) bool) []Device {
 	var out []Device
-	for _, d := range slices.Concat(s.Devices, s.Spoken) {
+	for _, d := range slices.Concat(s.Devices, s.Spoken, s.Bound) {
 		if keep(d) {
 			out = append(out, d)
 		}

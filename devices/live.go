@@ -114,6 +114,14 @@ func (d *Directory) SetLive(live map[NodeID]Liveness) {
 	d.update(func(in *Inputs) { in.Live = live })
 }
 
+// SetBindings takes where phones are reached; the map must not change afterwards.
+func (d *Directory) SetBindings(b map[NodeID]Binding) {
+	d.update(func(in *Inputs) { in.Bindings = b })
+}
+
+// SetPhone takes what a browser can do, for all of them.
+func (d *Directory) SetPhone(rec DeviceRecord) { d.update(func(in *Inputs) { in.Phone = rec }) }
+
 // SetForeign takes the foreign things in sight; the slice must not change afterwards.
 func (d *Directory) SetForeign(f []Foreign) { d.update(func(in *Inputs) { in.Foreign = f }) }
 
@@ -151,21 +159,24 @@ func (d *Directory) publish(c Change) {
 // heard again is none.
 func diff(before, after *Snapshot) []Change {
 	var out []Change
-	type key struct { // a member is its node, a foreign device its name
+	type key struct { // a member is its node, a foreign device its name, phones are both
 		node NodeID
 		slug string
 	}
 	keyOf := func(d Device) key {
-		if d.Foreign {
+		switch {
+		case d.Foreign:
 			return key{slug: d.Slug}
+		case d.Person != "":
+			return key{d.Node, d.Slug}
 		}
 		return key{node: d.Node}
 	}
 	old := map[key]Device{}
-	for _, x := range slices.Concat(before.Devices, before.Spoken) {
+	for _, x := range slices.Concat(before.Devices, before.Spoken, before.Bound) {
 		old[keyOf(x)] = x
 	}
-	for _, x := range slices.Concat(after.Devices, after.Spoken) {
+	for _, x := range slices.Concat(after.Devices, after.Spoken, after.Bound) {
 		prev, ok := old[keyOf(x)]
 		delete(old, keyOf(x))
 		a, b := x, prev

@@ -43,10 +43,36 @@ type RuleKey struct {
 // or open doors. now is home time in the home's zone; while it is not known (ok is
 // false) a rule that is bound to hours gives nobody anything.
 func (r *Roster) Allows(right Right, caller, callee NodeID, now time.Time, ok bool) bool {
-	if !r.Has(caller) || !r.Has(callee) {
+	if !r.Knows(caller) || !r.Has(callee) {
 		return false
 	}
 	return r.allows(right, caller, r.subjectsOf(callee), now, ok)
+}
+
+// AllowsToPerson is Allows for the phones of a person: the person's own rule counts, then
+// that for everything.
+func (r *Roster) AllowsToPerson(right Right, caller NodeID, slug string, now time.Time, ok bool) bool {
+	if !r.Knows(caller) {
+		return false
+	}
+	_, exists := r.Persons[slug]
+	return exists && r.allows(right, caller, [][]string{{slug}, {Everybody}}, now, ok)
+}
+
+// Knows reports whether a key belongs to the home now: a member's, or that of a person's phone.
+func (r *Roster) Knows(id NodeID) bool { return r.Has(id) || r.IsPhone(id) }
+
+// IsPhone reports whether a key is that of a person's phone.
+func (r *Roster) IsPhone(id NodeID) bool {
+	if r == nil {
+		return false
+	}
+	for _, p := range r.Persons {
+		if slices.Contains(p.Nodes, id) {
+			return true
+		}
+	}
+	return false
 }
 
 // AllowsOn is Allows for a foreign device of that slug: its own rule counts, then that of
@@ -56,7 +82,7 @@ func (r *Roster) AllowsOn(right Right, caller NodeID, slug string, now time.Time
 		return false
 	}
 	a, adopted := r.Adopted[slug]
-	return adopted && r.Has(caller) && r.allows(right, caller, [][]string{{slug}, {a.Room}, {Everybody}}, now, ok)
+	return adopted && r.Knows(caller) && r.allows(right, caller, [][]string{{slug}, {a.Room}, {Everybody}}, now, ok)
 }
 
 func (r *Roster) allows(right Right, caller NodeID, levels [][]string, now time.Time, ok bool) bool {

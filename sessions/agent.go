@@ -24,6 +24,7 @@ type Agent struct {
 	cfg  Config
 	log  *slog.Logger
 	gate *gate
+	edge Edge // nil: no phones
 	tpl  *sip.TransportLayer
 	txl  *sip.TransactionLayer
 
@@ -34,6 +35,7 @@ type Agent struct {
 	dialogs map[dialogKey]*Call
 	watch   map[chan CallInfo]struct{}
 	rate    map[devices.NodeID]*bucket
+	adopted *doorway
 	exams   chan struct{} // one token for each examination that runs here
 	caps    atomic.Pointer[profiles.Capabilities]
 	wg      sync.WaitGroup
@@ -57,7 +59,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Logger, gate: newGate(),
 		calls: map[string]*Call{}, dialogs: map[dialogKey]*Call{}, watch: map[chan CallInfo]struct{}{}, rate: map[devices.NodeID]*bucket{},
-		exams: make(chan struct{}, maxExams),
+		exams: make(chan struct{}, maxExams), adopted: newDoorway(),
 	}
 	a.SetCapability(cfg.Capability)
 	quiet := slog.New(slog.DiscardHandler) // it logs each peer's misbehaviour as an error
@@ -96,8 +98,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.mu.Lock()
 	a.ctx = ctx
 	a.mu.Unlock()
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- a.tpl.ServeTLS(a.cfg.Flows.SIP()) }()
+	go func() { served <- a.tpl.ServeTLS(a.adopted) }()
+	a.reachSelf()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -107,8 +111,11 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.wg.Wait()
 			a.gate.close()
 			_ = a.cfg.Flows.SIP().Close()
-			if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
-				a.log.Debug("the SIP side ended", "err", err)
+			_ = a.adopted.Close()
+			for range cap(served) {
+				if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
+					a.log.Debug("the SIP side ended", "err", err)
+				}
 			}
 			a.txl.Close()
 			_ = a.tpl.Close()
@@ -124,6 +131,9 @@ func (a *Agent) Run(ctx context.Context) error {
 // finishAll ends every call at once: each may wait 2 s for a peer that does not answer.
 func (a *Agent) finishAll() {
 	var wg sync.WaitGroup
+	if a.edge != nil {
+		wg.Go(a.edge.Stop)
+	}
 	for _, c := range a.live() {
 		wg.Go(func() { c.finish(ending{code: statusOK, words: "This device stops.", bye: true}) })
 	}
@@ -159,12 +169,16 @@ func (a *Agent) checkFlows() {
 			c.finish(ending{code: statusForbidden, words: d.device.Name + " no longer belongs to this home."})
 			continue
 		}
+		if !a.hasPhones(d.device) {
+			c.finish(ending{code: statusForbidden, words: "The phone of " + d.device.Name + " no longer belongs to this home.", bye: true})
+			continue
+		}
 		if slug := c.foreign(d); slug != "" && (!a.isAdopted(slug) || c.as.Foreign && !a.isSpoken(slug)) {
 			c.finish(ending{code: statusForbidden, words: "The camera " + slug + " no longer belongs to this home.", bye: true})
 			continue
 		}
 		c.mu.Lock()
-		if d.peer == a.cfg.Self || a.cfg.Flows.HasSIP(d.peer) {
+		if a.HasFlow(d.peer) {
 			c.goneSince = time.Time{}
 		} else if c.goneSince.IsZero() {
 			c.goneSince = time.Now()
@@ -203,8 +217,10 @@ const poolWait = 500 * time.Millisecond
 // reach returns once requests to a member will find its flow: the overlay's is up, and the
 // library has taken it over.
 func (a *Agent) reach(ctx context.Context, id devices.NodeID) error {
-	if err := a.cfg.Flows.EnsureSIP(ctx, id); err != nil {
-		return err
+	if id != a.cfg.Self {
+		if err := a.cfg.Flows.EnsureSIP(ctx, id); err != nil {
+			return err
+		}
 	}
 	addr := a.cfg.Flows.Addr(id).String()
 	for end := time.Now().Add(poolWait); ; {

@@ -163,7 +163,7 @@ func (c *Call) finish(e ending) {
 	d, in := c.dialog, c.incoming
 	c.info.Trouble = nil
 	c.dialog, c.incoming = nil, nil // the history keeps what people see, not two megabytes of media
-	tell := e.bye && d != nil && d.established && d.peer != c.a.cfg.Self
+	tell := e.bye && d != nil && d.established && !d.direct(c.a)
 	c.mu.Unlock()
 	c.cancel() // ends branches that still ring
 	if in != nil {

@@ -76,7 +76,7 @@ func (a *Agent) modify(ctx context.Context, id string, edit func(*Wish)) error {
 	c.info.Hold, c.info.Muted = wish.Hold, wish.Mute
 	d.leg.SetWish(wish)
 	c.mu.Unlock()
-	if d.peer == a.cfg.Self { // a camera that this node speaks for: there is nobody to ask
+	if d.direct(a) { // a camera that this node speaks for: there is nobody to ask
 		c.agree()
 		return nil
 	}
@@ -112,7 +112,7 @@ func (c *Call) settle(ctx context.Context, d *dialog) error {
 // retell offers what could not be said while no flow stood, once there is one again.
 func (c *Call) retell(d *dialog) {
 	c.mu.Lock()
-	due := c.unsaid && c.a.cfg.Flows.HasSIP(d.peer)
+	due := c.unsaid && c.a.HasFlow(d.peer)
 	c.unsaid = c.unsaid && !due
 	c.mu.Unlock()
 	if due {

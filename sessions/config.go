@@ -46,6 +46,7 @@ type Flows interface {
 type Resolver interface {
 	Resolve(slug string) (devices.Resolution, bool)
 	Device(devices.NodeID) (devices.Device, bool)
+	HasPhone(devices.NodeID) bool // of a person
 }
 
 // Policy is asked by the called node before anything rings. An error says why not, in

@@ -41,3 +41,7 @@ func (d *dialog) key() dialogKey { return dialogKey{d.callID, d.localTag} }
 
 // nextSeq is the number of the next request in the dialog (RFC 3261 section 12.2.1.1).
 func (d *dialog) nextSeq() uint32 { return atomic.AddUint32(&d.localSeq, 1) }
+
+// direct holds for a foreign device that this node speaks for and shows itself: there is
+// nobody to send requests to.
+func (d *dialog) direct(a *Agent) bool { return d.peer == a.cfg.Self && d.device.Foreign }

@@ -61,6 +61,7 @@ type member struct {
 	slug, room string
 	caps       profiles.Capabilities
 	config     func(*Config)
+	edge       Edge
 }
 
 // newHouse starts all members and connects each with each.
@@ -125,6 +126,9 @@ func (h *house) newPhone(id devices.NodeID, m member) *phone {
 	a, err := New(cfg)
 	if err != nil {
 		h.t.Fatal(err)
+	}
+	if m.edge != nil {
+		a.SetEdge(m.edge)
 	}
 	p.Agent = a
 	return p

@@ -66,20 +66,23 @@ func branchOf(via *sip.ViaHeader) string {
 	return b
 }
 
+// taken names the branch of a request that came here. Of a node that sends to itself, both
+// ends of a transaction are here: they must not be one.
+func taken(req *sip.Request) string { return "<" + branchOf(req.Via()) }
+
 // tap is called for every message before the transaction layer sees it.
 func (g *gate) tap(msg sip.Message) {
 	switch m := msg.(type) {
 	case *sip.Request:
 		g.pace(m.Source(), m.Method == sip.INVITE, len(m.Body()))
-		branch := branchOf(m.Via())
 		switch m.Method {
 		case sip.INVITE:
-			g.own(branch, m.Source())
+			g.own(taken(m), m.Source())
 		case sip.CANCEL, sip.ACK:
-			if g.stolen(branch, m.Source()) {
+			if g.stolen(taken(m), m.Source()) {
 				m.Via().Params.Add("branch", "z9hG4bK-not-yours")
 			}
-			if m.Method == sip.CANCEL || g.known(branch) {
+			if m.Method == sip.CANCEL || g.known(taken(m)) {
 				return // goes to its INVITE's transaction, past the queue
 			}
 		}
@@ -182,6 +185,23 @@ func (g *gate) leave(msg sip.Message, source string, call *sip.CallIDHeader) {
 	if p := g.waiting[key]; p != nil && p.msg == msg {
 		g.gone(key)
 	}
+}
+
+// forget drops what was kept of an address that never comes back.
+func (g *gate) forget(addr string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := g.members[addr]
+	if a == nil {
+		return
+	}
+	for _, b := range a.branches {
+		delete(g.owner, b)
+	}
+	for len(a.calls) > 0 {
+		g.gone(gateKey{addr, a.calls[0]})
+	}
+	delete(g.members, addr)
 }
 
 // own remembers whose a branch is.

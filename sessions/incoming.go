@@ -61,6 +61,9 @@ func (a *Agent) onRequest(req *sip.Request, tx *sip.ServerTx) {
 		a.refuse(req, tx, err)
 		return
 	}
+	if a.edge != nil && a.edge.Take(req, tx) {
+		return
+	}
 	peer, ok := a.cfg.Flows.PeerByAddr(req.Source())
 	if !ok {
 		a.refuse(req, tx, refusal{statusForbidden, "Forbidden"})
@@ -83,6 +86,8 @@ func (a *Agent) onRequest(req *sip.Request, tx *sip.ServerTx) {
 		a.refuse(req, tx, refusal{statusNoCall, "Call/Transaction Does Not Exist"})
 	case sip.OPTIONS:
 		a.onOptions(req, tx, peer)
+	default: // only phones use it
+		a.refuse(req, tx, refusal{405, "Method Not Allowed"})
 	}
 }
 
@@ -111,7 +116,7 @@ func (a *Agent) refuse(req *sip.Request, tx *sip.ServerTx, err error) {
 		// section 17.2.1) would only let refused calls pile up.
 		tx.Terminate()
 	}
-	a.gate.free(branchOf(req.Via()))
+	a.gate.free(taken(req))
 }
 
 // mayClaim checks that the From of a request is an AOR that the TLS peer may speak for.
@@ -121,6 +126,11 @@ func (a *Agent) mayClaim(req *sip.Request, peer devices.NodeID) (devices.Device,
 		return d, refusal{statusForbidden, "Forbidden"}
 	}
 	from := req.From().Address
+	if from.Scheme == "sip" && strings.EqualFold(from.Host, d.AOR.Home.Domain()) {
+		if who, ok := a.awaitPhone(from.User, peer, req.Body()); ok {
+			return who, nil
+		}
+	}
 	if from.Scheme != "sip" || from.User != d.AOR.Slug || !strings.EqualFold(from.Host, d.AOR.Home.Domain()) { // check: From against TLS peer
 		if a.mayWarn(peer) {
 			a.log.Warn("a member spoke in another name", "peer", peer, "from", from.String())
@@ -217,7 +227,7 @@ func (a *Agent) onInvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 // ringHere rings until a person, the owner's rule, the caller or time decides.
 func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []byte) {
 	a := c.a
-	defer a.gate.free(branchOf(in.req.Via()))
+	defer a.gate.free(taken(in.req))
 	cancelled := make(chan *sip.Request, 1)
 	if !in.tx.OnCancel(func(r *sip.Request) { cancelled <- r }) { // it came while the answer was made
 		in.once.Do(func() {})

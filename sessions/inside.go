@@ -92,6 +92,12 @@ func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 			a.refuse(req, tx, refusal{statusPending, "Request Pending"})
 			return
 		}
+		if p := d.device.Person; p != "" && len(req.Body()) > 0 {
+			if _, ok := a.phoneOf(p, d.peer, req.Body()); !ok {
+				a.refuse(req, tx, refusal{statusForbidden, "Forbidden"})
+				return
+			}
+		}
 		answer, err := d.leg.Answer(c.ctx, req.Body())
 		if err != nil {
 			a.refuse(req, tx, ErrNoCommonCodec) // the session goes on unchanged
@@ -107,5 +113,5 @@ func (a *Agent) reinvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 	if timer.interval > 0 {
 		c.timed(d, timer)
 	}
-	a.gate.free(branchOf(req.Via()))
+	a.gate.free(taken(req))
 }

@@ -88,13 +88,7 @@ func sessionOf(m sip.Message) string {
 // request builds a request of a dialog, or outside one, towards a member.
 func (a *Agent) request(method sip.RequestMethod, d *dialog, cseq uint32) *sip.Request {
 	req := sip.NewRequest(method, d.target)
-	params := sip.NewParams()
-	params.Add("branch", "z9hG4bK"+token(12))
-	addr := a.cfg.Flows.Addr(a.cfg.Self)
-	req.AppendHeader(&sip.ViaHeader{
-		ProtocolName: "SIP", ProtocolVersion: "2.0", Transport: "TLS",
-		Host: "[" + addr.Addr().String() + "]", Port: int(addr.Port()), Params: params,
-	})
+	req.AppendHeader(a.NewVia())
 	mf := sip.MaxForwardsHeader(70)
 	req.AppendHeader(&mf)
 	from := &sip.FromHeader{DisplayName: d.localName, Address: d.local, Params: sip.HeaderParams{{K: "tag", V: d.localTag}}}

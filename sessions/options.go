@@ -64,7 +64,7 @@ func trialMedia() profiles.Capabilities {
 // get. With a session description it tries the media path; with a question the doctor
 // answers. Who is no member never comes here.
 func (a *Agent) onOptions(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
-	defer a.gate.free(branchOf(req.Via()))
+	defer a.gate.free(taken(req))
 	kind := ""
 	if ct := req.ContentType(); ct != nil && len(req.Body()) > 0 {
 		kind, _, _ = strings.Cut(ct.Value(), ";")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/emiago/sipgo/sip"
@@ -33,10 +32,7 @@ func (a *Agent) Call(target string, opt CallOptions) (*Call, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q: %w; `hallway devices` and `hallway rooms` list what there is", target, ErrUnknown)
 	}
-	others := slices.DeleteFunc(slices.Clone(res.Devices), func(d devices.Device) bool { return d.Node == a.cfg.Self && !d.Foreign })
-	if res.Kind != devices.KindDevice && res.Kind != devices.KindForeign {
-		others = people(others)
-	}
+	others := slices.DeleteFunc(whoRings(res), func(d devices.Device) bool { return d.Node == a.cfg.Self && !d.Foreign && d.Person == "" })
 	if len(others) == 0 {
 		return nil, fmt.Errorf("%q: %w", target, ErrAlone)
 	}
@@ -58,6 +54,14 @@ func (a *Agent) Call(target string, opt CallOptions) (*Call, error) {
 		c.finish(ending{code: sip.StatusServiceUnavailable, words: "This device is stopping."})
 	}
 	return c, nil
+}
+
+// whoRings lists the devices behind a name that a call to it is for.
+func whoRings(res devices.Resolution) []devices.Device {
+	if res.Kind == devices.KindDevice || res.Kind == devices.KindForeign {
+		return slices.Clone(res.Devices)
+	}
+	return people(res.Devices)
 }
 
 // choose picks who rings: every device that shares sound or picture with the caller. If
@@ -154,7 +158,7 @@ func (c *Call) try(ctx context.Context, self devices.Device, i int, b *branch) o
 	if b.match.Empty() {
 		return outcome{code: statusNotAccept, err: ErrNoCommonCodec}
 	}
-	if b.device.Node == a.cfg.Self {
+	if b.device.Node == a.cfg.Self && b.device.Foreign {
 		return c.tryHere(self, i, b)
 	}
 	if err := a.reach(ctx, b.device.Node); err != nil {
@@ -194,6 +198,9 @@ func (c *Call) newDialog(self devices.Device, b *branch, leg Leg) *dialog {
 	if b.device.Foreign {
 		target = uri(b.device.AOR) // a room's name would mean its speaker, too
 	}
+	if b.device.Person != "" {
+		target = PhonesURI(b.device.AOR)
+	}
 	return &dialog{
 		peer: b.device.Node, device: b.device, callID: token(16), localTag: token(8), session: c.id, localSeq: 1,
 		local: uri(self.AOR), localName: self.Name, remote: uri(c.info.To), target: target, leg: leg,
@@ -211,48 +218,34 @@ func (c *Call) invite(ctx context.Context, i int, d *dialog, offer []byte) (outc
 	}
 	setSDP(req, offer)
 	d.invite = req
-	br := branchOf(req.Via())
-	a.gate.own(br, req.Destination())
-	defer a.gate.free(br)
-	tx, err := a.txl.Request(context.Background(), req)
-	if err != nil {
-		return outcome{code: sip.StatusServiceUnavailable, err: err}, false
-	}
-	defer tx.Terminate()
-	stop, cancelled, provisional := ctx.Done(), false, false
-	for {
-		select {
-		case res := <-tx.Responses():
-			a.gate.leave(res, res.Source(), res.CallID())
-			switch {
-			case res.IsProvisional():
-				provisional = true
-				if res.StatusCode == sip.StatusRinging {
-					c.branchState(i, string(StateRinging), 0)
-				}
-				if cancelled {
-					a.cancelInvite(c, d)
-				}
-			case res.IsSuccess():
-				return c.accepted(i, d, res)
-			default:
-				if cancelled {
-					return outcome{code: c.cancelCode(ctx)}, false
-				}
-				return outcome{code: res.StatusCode, phrase: res.Reason, raised: res.StatusCode == statusInterval && d.raise(res)}, false
-			}
-		case <-tx.Done():
-			return outcome{code: sip.StatusServiceUnavailable, err: errors.Join(errNoDial, tx.Err())}, false
-		case <-stop:
-			stop, cancelled = nil, true
-			if provisional {
-				a.cancelInvite(c, d)
-			}
-			// RFC 3261 section 9.1: wait for the 487, but not for ever.
-			t := time.AfterFunc(5*time.Second, tx.Terminate)
-			defer t.Stop()
+	var final *sip.Response
+	err := a.Relay(ctx, req, func() sip.Header { return c.reasonFor(d) }, func(res *sip.Response) {
+		switch {
+		case !res.IsProvisional():
+			final = res
+		case res.StatusCode == sip.StatusRinging:
+			c.branchState(i, string(StateRinging), 0)
 		}
+	})
+	switch {
+	case err != nil:
+		return outcome{code: sip.StatusServiceUnavailable, err: err}, false
+	case final.IsSuccess():
+		return c.accepted(i, d, final)
+	case ctx.Err() != nil:
+		return outcome{code: c.cancelCode(ctx)}, false
 	}
+	return outcome{code: final.StatusCode, phrase: final.Reason, raised: final.StatusCode == statusInterval && d.raise(final)}, false
+}
+
+// reasonFor says why a branch is cancelled (RFC 3326): another device was quicker, or nil.
+func (c *Call) reasonFor(d *dialog) sip.Header {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dialog != nil && c.dialog != d {
+		return reasonHeader(statusOK, elsewhere)
+	}
+	return nil
 }
 
 // cancelCode tells a caller's own end from patience run out.
@@ -261,42 +254,6 @@ func (c *Call) cancelCode(ctx context.Context) int {
 		return statusUnavailable
 	}
 	return statusCancelled
-}
-
-// cancelInvite is RFC 3261 section 9.1, with the reason of RFC 3326 if another device
-// was quicker.
-func (a *Agent) cancelInvite(c *Call, d *dialog) {
-	inv := d.invite
-	req := sip.NewRequest(sip.CANCEL, *inv.Recipient.Clone())
-	req.AppendHeader(inv.Via().Clone())
-	for _, h := range []string{"Max-Forwards", "From", "To", "Call-ID"} {
-		req.AppendHeader(sip.HeaderClone(inv.GetHeader(h)))
-	}
-	req.AppendHeader(&sip.CSeqHeader{SeqNo: inv.CSeq().SeqNo, MethodName: sip.CANCEL})
-	c.mu.Lock()
-	won := c.info.Peer != "" && c.info.Peer != d.device.Slug
-	c.mu.Unlock()
-	if won {
-		req.AppendHeader(reasonHeader(statusOK, elsewhere))
-	}
-	req.SetBody(nil)
-	req.SetTransport("TLS")
-	req.SetDestination(inv.Destination())
-	a.spawn(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
-		defer cancel()
-		tx, err := a.txl.Request(ctx, req)
-		if err != nil {
-			return
-		}
-		defer tx.Terminate()
-		select {
-		case res := <-tx.Responses():
-			a.gate.leave(res, res.Source(), res.CallID())
-		case <-tx.Done():
-		case <-ctx.Done():
-		}
-	})
 }
 
 // accepted handles a 2xx: ACK always; the first one becomes the call, a later one is
@@ -324,6 +281,12 @@ func (c *Call) accepted(i int, d *dialog, res *sip.Response) (outcome, bool) {
 			}
 		}
 	})
+	if p := d.device.Person; p != "" { // what its node says must be what the phone signed
+		if _, ok := a.phoneOf(p, d.peer, res.Body()); !ok { // check: answer's fingerprint
+			c.finish(ending{code: statusForbidden, words: "The answer did not come from a phone of " + d.device.Name + ".", bye: true})
+			return outcome{code: statusOK}, true
+		}
+	}
 	if err := d.leg.SetAnswer(c.ctx, res.Body()); err != nil {
 		c.finish(ending{code: statusNotAccept, words: "The answer of " + d.device.Name + " could not be used: " + err.Error() + ".", bye: true})
 		return outcome{code: statusOK}, true

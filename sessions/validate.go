@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/emiago/sipgo/sip"
@@ -71,13 +72,9 @@ func unsupported(req *sip.Request) string {
 	return strings.Join(out, ", ")
 }
 
+// isKnown includes what phones send to their edge, or through it to each other.
 func isKnown(m sip.RequestMethod) bool {
-	for _, k := range methods() {
-		if k == string(m) {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(methods(), string(m)) || m == sip.REGISTER || m == sip.INFO
 }
 
 func validateSize(req *sip.Request) error {

@@ -48,6 +48,7 @@ func house() []room {
 		{"sessions/media", []string{"profiles", "devices", "sessions"}, "sources and sinks know no legs, so every kind of leg can use them"},
 		{"sessions/media/rtsp", []string{"profiles", "sessions", "sessions/media"}, "one kind of source; media does not know which there are"},
 		{"sessions/rtc", []string{"profiles", "devices", "sessions", "sessions/media"}, "one kind of leg"},
+		{"sessions/edge", []string{"profiles", "devices", "sessions"}, "phones are screened and rung whatever their media are"},
 		{"firmware", []string{"devices"}, "what is shipped does not depend on what it does"},
 		{"scripts", nil, "tools that run before anything else works"},
 		{"cmd", []string{"*"}, "the wiring may see everything"},

@@ -54,9 +54,19 @@ func SealBinding(key *ecdsa.PrivateKey, b Binding) ([]byte, error) {
 // openBinding checks that the phone named by the record's subject signed it for the
 // record's writer.
 func openBinding(r Record) (Binding, error) {
+	phone, err := devices.ParseNodeID(r.Subject)
+	if err != nil {
+		return Binding{}, fmt.Errorf("%w: %w", ErrForm, err)
+	}
+	return OpenBinding(r.Body, phone, r.Writer)
+}
+
+// OpenBinding reads the body of a binding's record and checks that the phone signed it for
+// the node.
+func OpenBinding(raw []byte, phone, node devices.NodeID) (Binding, error) {
 	var body signedBinding
 	var b Binding
-	if err := Unmarshal(r.Body, &body); err != nil {
+	if err := Unmarshal(raw, &body); err != nil {
 		return b, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	if err := Unmarshal(body.Statement, &b); err != nil {
@@ -67,7 +77,7 @@ func openBinding(r Record) (Binding, error) {
 		return b, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	signed := append([]byte(bindingContext), body.Statement...)
-	if devices.NodeIDOf(pub).String() != r.Subject || b.Node != r.Writer || len(b.Fingerprints) > maxFingerprints || !trust.VerifyRaw(pub, signed, body.Sig) { // check: binding signature
+	if devices.NodeIDOf(pub) != phone || b.Node != node || len(b.Fingerprints) > maxFingerprints || !trust.VerifyRaw(pub, signed, body.Sig) { // check: binding signature
 		return b, fmt.Errorf("%w: %w", ErrWriter, errBinding)
 	}
 	return b, nil
@@ -88,7 +98,7 @@ func mayWrite(r Record, roster *devices.Roster) error {
 		return nil
 	case r.Shape != ShapeRegister: // a log is a node's own
 	case r.Kind == KindBinding:
-		if err == nil && isPhone(roster, about) {
+		if err == nil && roster.IsPhone(about) {
 			return nil
 		}
 	case r.Kind == KindDevice: // of a node, by that node
@@ -96,16 +106,6 @@ func mayWrite(r Record, roster *devices.Roster) error {
 		return nil
 	}
 	return ErrWriter
-}
-
-// isPhone reports whether a key is one of a person's phones.
-func isPhone(roster *devices.Roster, id devices.NodeID) bool {
-	for _, p := range roster.Persons {
-		if slices.Contains(p.Nodes, id) {
-			return true
-		}
-	}
-	return false
 }
 
 // speaksFor reports whether the roster names the node a speaker of the foreign device.

@@ -34,8 +34,9 @@ import (
 )
 
 const (
-	// iceFailed: a pair that was not heard for this long is gone (decisions: 15 s). pion calls
-	// it disconnected after iceQuiet and counts the rest from there.
+	// iceFailed: a pair that was not heard for this long is gone (decisions: 15 s), and so long
+	// a path is looked for once both sides have accepted. pion calls it disconnected after
+	// iceQuiet; the rest is counted here (Leg.wait).
 	iceFailed, iceQuiet = 15 * time.Second, 5 * time.Second
 	// iceKeepalive also keeps consent fresh (RFC 7675).
 	iceKeepalive = 2 * time.Second
@@ -225,7 +226,7 @@ func (f *Factory) api(l *Leg) *webrtc.API {
 
 func (f *Factory) settings() webrtc.SettingEngine {
 	s := webrtc.SettingEngine{LoggerFactory: silent()}
-	s.SetICETimeouts(iceQuiet, iceFailed-iceQuiet, iceKeepalive)
+	s.SetICETimeouts(iceQuiet, 0, iceKeepalive)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled) // our own engine resolves .local
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)

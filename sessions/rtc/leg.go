@@ -38,7 +38,8 @@ type Leg struct {
 	tracks  map[string]*track
 	media   map[string]sessions.MediaState
 	err     error
-	begun   bool // Start was called
+	begun   bool        // Start was called
+	giveUp  *time.Timer // while no path stands
 	wish    sessions.Wish
 	offered map[string]profiles.Direction // by our offer that waits for its answer
 	reoffer *webrtc.SessionDescription    // of Reoffer, until it is answered
@@ -89,7 +90,11 @@ func (l *Leg) onState(s webrtc.PeerConnectionState) {
 	switch s {
 	case webrtc.PeerConnectionStateConnected:
 		l.once.connected.Do(func() { close(l.connected) })
+		l.wait(0)
+	case webrtc.PeerConnectionStateConnecting:
+		l.wait(iceFailed)
 	case webrtc.PeerConnectionStateDisconnected:
+		l.wait(iceFailed - iceQuiet)
 		l.mu.Lock()
 		ours := l.offerer // both sides notice: one of them is enough
 		l.mu.Unlock()
@@ -97,8 +102,24 @@ func (l *Leg) onState(s webrtc.PeerConnectionState) {
 			l.breaks()
 		}
 	case webrtc.PeerConnectionStateFailed:
-		l.fail(fmt.Errorf("%w: the other device stopped answering", sessions.ErrMediaFailed))
+		l.fail(errSilent)
 	default:
+	}
+}
+
+var errSilent = fmt.Errorf("%w: the other device stopped answering", sessions.ErrMediaFailed)
+
+// wait gives the path up after a time, or, with 0, no more. pion would count from the answer
+// on, but who rings has answered already, and the caller cannot know before somebody accepts.
+func (l *Leg) wait(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.giveUp != nil {
+		l.giveUp.Stop()
+		l.giveUp = nil
+	}
+	if d > 0 && (l.begun || l.offerer) && !l.isClosed() { // an offerer has heard that it was accepted
+		l.giveUp = time.AfterFunc(d, func() { l.fail(errSilent) })
 	}
 }
 
@@ -198,6 +219,7 @@ func (l *Leg) Close() error {
 		l.opening.Lock() // what is being opened is seen below
 		l.stopFeed()
 		l.opening.Unlock()
+		l.wait(0)
 		l.closeErr = l.pc.GracefulClose()
 		l.wg.Wait()
 		if err := l.swapSink(nil, ""); err != nil {

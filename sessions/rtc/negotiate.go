@@ -193,7 +193,7 @@ func (l *Leg) choose(sections []section) (dirs []profiles.Direction, reject []bo
 		dirs[i] = agree(l.wish.Of(s.kind, can), s.direction)
 		usable = usable || agree(can, s.direction) != profiles.Inactive || s.direction == profiles.Inactive // held is usable too
 		if l.tracks[s.kind] == nil {
-			if err := l.addTransceiver(s.kind, named(common)); err != nil {
+			if err := l.addTransceiver(s.kind, s.as(named(common))); err != nil {
 				return nil, nil, fmt.Errorf("%w: %w", sessions.ErrMediaFailed, err)
 			}
 		}

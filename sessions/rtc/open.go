@@ -38,6 +38,16 @@ func (l *Leg) Start(ctx context.Context) error {
 	}
 	l.begun = true
 	l.mu.Unlock()
+	select {
+	case <-l.connected:
+	default:
+		l.wait(iceFailed)
+		select {
+		case <-l.connected: // in the same moment
+			l.wait(0)
+		default:
+		}
+	}
 	if err := l.open(ctx); err != nil {
 		return err
 	}

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pion/sdp/v3"
+	"github.com/pion/webrtc/v4"
 
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
@@ -25,7 +27,43 @@ type section struct {
 	kind      string
 	direction profiles.Direction
 	codecs    []profiles.Codec
+	payloads  []uint8 // of the codecs
 	rejected  bool
+}
+
+// as gives codecs of ours the payload types that the other side has offered for them (RFC 3264
+// section 6.1): a browser has its own, and several for H.264, of which the same profile is meant.
+func (s section) as(codecs []webrtc.RTPCodecParameters) []webrtc.RTPCodecParameters {
+	out := slices.Clone(codecs)
+	for i, c := range out {
+		_, name, _ := strings.Cut(c.MimeType, "/")
+		ours := profiles.Codec{Name: name, ClockRate: c.ClockRate, Channels: c.Channels, Fmtp: c.SDPFmtpLine}
+		if strings.HasPrefix(c.MimeType, "audio/") {
+			ours.Channels = max(ours.Channels, 1)
+		}
+		found := false
+		for n, theirs := range s.codecs {
+			exact := h264Profile(theirs.Fmtp) == h264Profile(c.SDPFmtpLine)
+			if theirs.Fits(ours) && (!found || exact) {
+				out[i].PayloadType, found = webrtc.PayloadType(s.payloads[n]), true
+				if exact {
+					break
+				}
+			}
+		}
+	}
+	return out
+}
+
+// h264Profile is the first two bytes of a profile-level-id (RFC 6184 section 8.1): the level may
+// differ.
+func h264Profile(fmtp string) string {
+	for p := range strings.SplitSeq(fmtp, ";") {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(p), "profile-level-id="); ok && len(v) == 6 {
+			return strings.ToLower(v[:4])
+		}
+	}
+	return ""
 }
 
 // readSDP parses the other side's description.
@@ -49,8 +87,9 @@ func readSDP(raw []byte) ([]section, error) {
 			}
 		}
 		for _, f := range m.MediaName.Formats[:min(len(m.MediaName.Formats), maxFormats)] {
-			if c, ok := codecOf(m, f); ok {
-				s.codecs = append(s.codecs, c)
+			pt, err := strconv.ParseUint(f, 10, 7)
+			if c, ok := codecOf(m, f); ok && err == nil {
+				s.codecs, s.payloads = append(s.codecs, c), append(s.payloads, uint8(pt))
 			}
 		}
 		out = append(out, s)

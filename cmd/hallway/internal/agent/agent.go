@@ -33,6 +33,7 @@ import (
 	"github.com/hallway-home/hallway/discovery/wsd"
 	"github.com/hallway-home/hallway/profiles"
 	"github.com/hallway-home/hallway/sessions"
+	"github.com/hallway-home/hallway/sessions/edge"
 	"github.com/hallway-home/hallway/sessions/media"
 	"github.com/hallway-home/hallway/sessions/rtc"
 )
@@ -74,6 +75,7 @@ type Agent struct {
 	web      webCerts
 	phones   phones
 	sip      *sessions.Agent
+	edge     *edge.Edge
 
 	webListens atomic.Pointer[string] // the companion's port, once it is served
 
@@ -182,7 +184,10 @@ func (a *Agent) openSessions() error {
 		Behaviour: a.profile.Behaviour, Capability: caps, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
 		Examine: a.answerDoctor, Speaks: a.speaks, HalfDuplex: halfDuplex(a.profile.Behaviour, source, sink),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return a.openEdge()
 }
 
 // halfDuplex holds for a device with a microphone and a loudspeaker in one room and nothing
@@ -224,6 +229,8 @@ func (a *Agent) run(ctx context.Context) error {
 	calls.Go(func() error { return api.Serve(cctx, ln, a, a.opt.Version, a.log) })
 	calls.Go(func() error { return a.serveWeb(cctx) })
 	calls.Go(func() error { return a.followCalls(cctx) })
+	calls.Go(func() error { return a.serveEdge(cctx) })
+	calls.Go(func() error { return a.testDoor(cctx) })
 	calls.Go(func() error { return a.finishJoining(cctx) })
 	if a.opt.Ready != nil {
 		a.opt.Ready(a.cfg.Socket())
@@ -262,6 +269,10 @@ func (a *Agent) followRecords(ctx context.Context) error {
 func (a *Agent) takeRecord(r records.Record) {
 	if r.Kind == records.KindForeign {
 		a.takeForeign(r)
+		return
+	}
+	if r.Kind == records.KindBinding {
+		a.takeBindings()
 		return
 	}
 	if r.Kind != records.KindDevice || r.Gone() {

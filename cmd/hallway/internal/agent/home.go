@@ -223,17 +223,18 @@ func (a *Agent) DeleteRule(k devices.RuleKey) error { return a.roster.DeleteRule
 // and who may see a camera that it speaks for.
 func (a *Agent) MayCall(from devices.Device, to string) error {
 	now, known := a.homeTime()
+	who := asker(from)
 	if r := a.roster.Roster(); r != nil {
 		if _, foreign := r.Adopted[to]; foreign {
 			for _, right := range []devices.Right{devices.RightCall, devices.RightView} {
-				if !r.AllowsOn(right, from.Node, to, now, known) {
+				if !r.AllowsOn(right, who, to, now, known) {
 					return errors.New("the rules of the home do not allow it")
 				}
 			}
 			return nil
 		}
 	}
-	if !a.roster.Roster().Allows(devices.RightCall, from.Node, a.self, now, known) {
+	if !a.roster.Roster().Allows(devices.RightCall, who, a.self, now, known) {
 		return errors.New("the rules of the home do not allow it")
 	}
 	return nil

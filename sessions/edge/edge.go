@@ -1,0 +1,255 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/profiles"
+	"github.com/hallway-home/hallway/sessions"
+)
+
+const (
+	// maxFlows and maxPhoneFlows bound what phones make this node hold: each flow takes about
+	// 30 kB. A person has a few tabs open; a home has at most 128 keys.
+	maxFlows, maxPhoneFlows = 128, 8
+	// maxDialogs bounds the calls that pass through here: as many as a node has itself.
+	maxDialogs = 128
+	// goneAfter: a phone or member that comes back sooner keeps its calls (decisions: 10 s).
+	goneAfter = 10 * time.Second
+	// patience bounds how long the other side rings.
+	patience = 2 * time.Minute
+	// inDialogTime is how long a request within a dialog may take (RFC 3261 section 17.1.2.2).
+	inDialogTime = 32 * time.Second
+	// byeTime bounds how long the end of a call is told for.
+	byeTime = 2 * time.Second
+)
+
+// Phone is who a login proved: a key, and the person whose phone it is.
+type Phone struct {
+	ID     devices.NodeID
+	Person string // slug
+}
+
+// Bound is a binding that a phone has signed for this node.
+type Bound struct {
+	Name         string   // of the flow, as this node gave it
+	Fingerprints [][]byte // SHA-256 of the phone's DTLS certificates (RFC 8122)
+}
+
+// Bindings proves and shares what phones sign.
+type Bindings interface {
+	// Open checks that the phone signed this for this node.
+	Open(phone devices.NodeID, signed []byte) (Bound, error)
+	Publish(phone devices.NodeID, signed []byte) error
+	Retract(phone devices.NodeID) error
+}
+
+// Config of an Edge. Agent, Self and Bindings are required.
+type Config struct {
+	Agent      *sessions.Agent
+	Self       devices.NodeID
+	Bindings   Bindings
+	Capability profiles.Capabilities // of a browser
+	// MayRing is asked before a person's phones ring; nil: every member and phone may.
+	MayRing func(from devices.Device, person string) error
+	Logger  *slog.Logger // nil discards
+}
+
+// Edge is registrar and proxy for the phones of one node.
+type Edge struct {
+	cfg   Config
+	agent *sessions.Agent
+	log   *slog.Logger
+	name  string // of this run, which phones sign
+
+	mu      sync.Mutex
+	stopped bool
+	next    uint64             // of the flows' addresses
+	flows   map[string]*socket // by address
+	tabs    map[string]*tab    // by phone and contact
+	bound   map[devices.NodeID]Bound
+	dialogs map[dialogKey]*dialog // each under two keys
+}
+
+// New makes an edge and gives it to its agent, which must not run yet.
+func New(cfg Config) (*Edge, error) {
+	if cfg.Agent == nil || cfg.Bindings == nil {
+		return nil, errors.New("edge: agent and bindings are required")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	e := &Edge{
+		cfg: cfg, agent: cfg.Agent, log: cfg.Logger, name: token(),
+		flows: map[string]*socket{}, tabs: map[string]*tab{}, bound: map[devices.NodeID]Bound{}, dialogs: map[dialogKey]*dialog{},
+	}
+	cfg.Agent.SetEdge(e)
+	return e, nil
+}
+
+// Run watches over flows and calls until ctx ends.
+func (e *Edge) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			e.review(now)
+		}
+	}
+}
+
+// Stop implements sessions.Edge: every call through here ends, and every flow.
+func (e *Edge) Stop() {
+	e.mu.Lock()
+	e.stopped = true
+	var flows []*socket
+	for _, s := range e.flows {
+		flows = append(flows, s)
+	}
+	phones := e.bound
+	e.bound = map[devices.NodeID]Bound{}
+	e.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, d := range e.all() {
+		wg.Go(func() { e.end(d, nil, sessions.Reason(503, "The node that this phone uses stops.")) })
+	}
+	wg.Wait()
+	for phone := range phones {
+		e.retract(phone)
+	}
+	for _, s := range flows {
+		s.close()
+	}
+}
+
+func (e *Edge) retract(phone devices.NodeID) {
+	if err := e.cfg.Bindings.Retract(phone); err != nil {
+		e.log.Warn("others cannot be told yet that a phone is gone", "phone", phone, "err", err)
+	}
+}
+
+// review ends what has been gone for too long, and at once what no longer belongs.
+func (e *Edge) review(now time.Time) {
+	r := e.agent.Resolver()
+	e.mu.Lock()
+	var strangers []*socket
+	var left []devices.NodeID
+	for _, s := range e.flows {
+		if !r.HasPhone(s.phone.ID) {
+			strangers = append(strangers, s)
+		}
+	}
+	for key, t := range e.tabs {
+		if t.flow != nil && now.After(t.expires) { // RFC 3261 section 10.3: not refreshed
+			t.flow.tab, t.flow, t.goneSince = nil, nil, now
+		}
+		if t.flow == nil && (now.Sub(t.goneSince) > goneAfter || !r.HasPhone(t.phone.ID)) {
+			delete(e.tabs, key)
+			if !e.hasTab(t.phone.ID) {
+				delete(e.bound, t.phone.ID)
+				left = append(left, t.phone.ID)
+			}
+		}
+	}
+	e.mu.Unlock()
+	for _, s := range strangers {
+		e.log.Info("a phone no longer belongs to this home", "phone", s.phone.ID)
+		s.close()
+	}
+	for _, phone := range left {
+		e.retract(phone)
+	}
+	for _, d := range e.all() {
+		e.reviewDialog(d, r, now)
+	}
+}
+
+func (e *Edge) reviewDialog(d *dialog, r sessions.Resolver, now time.Time) {
+	for i := range d.ends {
+		end := &d.ends[i]
+		belongs := true
+		if end.tab != nil {
+			belongs = r.HasPhone(end.tab.phone.ID)
+		} else {
+			_, belongs = r.Device(end.node)
+		}
+		e.mu.Lock()
+		here := end.tab != nil && end.tab.flow != nil || end.tab == nil && e.agent.HasFlow(end.node)
+		switch {
+		case here:
+			end.goneSince = time.Time{}
+		case end.goneSince.IsZero():
+			end.goneSince = now
+		}
+		gone := !belongs || !here && now.Sub(end.goneSince) > goneAfter
+		e.mu.Unlock()
+		if gone {
+			why := sessions.Reason(503, "The connection was lost.")
+			if !belongs {
+				why = sessions.Reason(403, "It no longer belongs to this home.")
+			}
+			e.log.Info("a call ends because one side is gone", "call", d.callID)
+			e.agent.Spawn(func() { e.end(d, end, why) })
+			return
+		}
+	}
+}
+
+// hasTab reports whether a phone has one, gone for a moment or not; mu is held.
+func (e *Edge) hasTab(phone devices.NodeID) bool {
+	for _, t := range e.tabs {
+		if t.phone.ID == phone {
+			return true
+		}
+	}
+	return false
+}
+
+// person is the AOR that a phone speaks for.
+func (e *Edge) person(slug string) (devices.AOR, error) {
+	r, ok := e.agent.Resolver().Resolve(slug)
+	if !ok || r.Kind != devices.KindPerson {
+		return devices.AOR{}, sessions.Refusal(403, "Forbidden")
+	}
+	return r.AOR, nil
+}
+
+// Name is this run's name for the flows of its phones: a binding that bears another is old.
+func (e *Edge) Name() string { return e.name }
+
+// Take implements sessions.Edge.
+func (e *Edge) Take(req *sip.Request, tx *sip.ServerTx) bool {
+	e.mu.Lock()
+	s := e.flows[req.Source()]
+	e.mu.Unlock()
+	if s != nil {
+		e.fromPhone(s, req, tx)
+		return true
+	}
+	peer, ok := e.agent.Peer(req)
+	if !ok {
+		return false
+	}
+	if _, inside := req.To().Params.Get("tag"); inside {
+		d, i := e.find(req)
+		if d == nil || d.ends[i].tab != nil || d.ends[i].node != peer { // check: member's dialog
+			return false
+		}
+		e.pass(d, i, req, tx)
+		return true
+	}
+	if req.Method == sip.INVITE && sessions.MeansPhones(req.Recipient) {
+		e.fromMember(req, tx, peer)
+		return true
+	}
+	return false
+}

@@ -1,0 +1,334 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/profiles"
+	"github.com/hallway-home/hallway/sessions"
+)
+
+// target is one that rings.
+type target struct {
+	end
+	ask sip.Uri // Request-URI
+}
+
+// place serves a call of a page: its person calls, with media that the phone has signed.
+func (e *Edge) place(s *socket, req *sip.Request, tx *sip.ServerTx) {
+	targets, caller, err := e.placed(s, req)
+	if err != nil {
+		e.agent.Refuse(req, tx, err)
+		return
+	}
+	e.start(req, tx, caller, targets)
+}
+
+func (e *Edge) placed(s *socket, req *sip.Request) ([]target, end, error) {
+	e.mu.Lock()
+	t, bound := s.tab, s.bound
+	e.mu.Unlock()
+	if t == nil {
+		return nil, end{}, sessions.Refusal(403, "Register First")
+	}
+	if err := e.speaksFor(s, req.From().Address); err != nil {
+		return nil, end{}, err
+	}
+	if !sessions.HoldsFingerprints(req.Body(), bound.Fingerprints) { // check: signed fingerprints
+		return nil, end{}, sessions.Refusal(403, "The Phone Did Not Sign This Fingerprint")
+	}
+	if !e.agent.MayInvite(s.phone.ID) {
+		return nil, end{}, sessions.Refusal(486, "Too Many Calls")
+	}
+	aor, err := e.person(s.phone.Person)
+	if err != nil {
+		return nil, end{}, err
+	}
+	caller := devices.Device{AOR: aor, Slug: aor.Slug, Node: e.cfg.Self, Person: aor.Slug, Phones: []devices.BoundPhone{{ID: s.phone.ID}}}
+	targets, err := e.targets(req, aor, caller, t)
+	return targets, end{tab: t}, err
+}
+
+// targets finds who rings for a page's call: of members those that share sound or picture with
+// it, of the persons' phones those that are connected here; other nodes ask theirs.
+func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device, own *tab) ([]target, error) {
+	if !strings.EqualFold(req.Recipient.Host, aor.Home.Domain()) {
+		return nil, sessions.ErrUnknown
+	}
+	r, ok := e.agent.Resolver().Resolve(req.Recipient.User)
+	if !ok {
+		return nil, sessions.ErrUnknown
+	}
+	can := e.cfg.Capability
+	if !bytes.Contains(req.Body(), []byte("\r\nm=video")) {
+		can.Video = profiles.Medium{Direction: profiles.Inactive}
+	}
+	rows := sessions.Ring(can, r)
+	if len(rows) == 0 && len(r.Devices) > 0 {
+		return nil, sessions.ErrNoCommonCodec
+	}
+	var out []target
+	err := error(sessions.Refusal(480, "Temporarily Unavailable"))
+	for _, d := range rows {
+		ask := *req.Recipient.Clone()
+		ask.UriParams, ask.Headers = sip.NewParams(), sip.NewParams()
+		switch {
+		case d.Person != "" && d.Node == e.cfg.Self:
+			pages, why := e.pages(caller, d.Person, own)
+			if why != nil {
+				err = why
+			}
+			out = append(out, pages...)
+			continue
+		case d.Person != "":
+			ask = sessions.PhonesURI(d.AOR)
+		case d.Foreign:
+			ask.User = d.AOR.Slug
+		}
+		out = append(out, target{end{node: d.Node}, ask})
+	}
+	if len(out) == 0 {
+		return nil, err
+	}
+	return out, nil
+}
+
+// pages are those of a person here, but not the one that calls.
+func (e *Edge) pages(caller devices.Device, person string, own *tab) ([]target, error) {
+	if e.cfg.MayRing != nil {
+		if err := e.cfg.MayRing(caller, person); err != nil {
+			return nil, sessions.Refusal(403, err.Error())
+		}
+	}
+	var out []target
+	for _, t := range e.ringing(person) {
+		if t != own {
+			out = append(out, target{end{tab: t}, t.contact})
+		}
+	}
+	if len(out) == 0 {
+		return nil, sessions.Refusal(480, "Temporarily Unavailable")
+	}
+	return out, nil
+}
+
+// fromMember rings the pages of a person for a member.
+func (e *Edge) fromMember(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
+	caller, err := e.agent.Caller(req, peer)
+	var targets []target
+	if err == nil {
+		targets, err = e.pages(caller, req.Recipient.User, nil)
+	}
+	if err != nil {
+		e.agent.Refuse(req, tx, err)
+		return
+	}
+	e.start(req, tx, end{node: peer}, targets)
+}
+
+func (e *Edge) start(req *sip.Request, tx *sip.ServerTx, caller end, targets []target) {
+	f := &fork{e: e, req: req, tx: tx, caller: caller, heard: make(chan heard), cancelled: make(chan *sip.Request, 1)}
+	f.ctx, f.cancel = context.WithCancelCause(context.Background())
+	if !e.agent.Spawn(func() { f.run(targets) }) {
+		f.cancel(nil)
+		e.agent.Refuse(req, tx, sessions.Refusal(503, "Service Unavailable"))
+	}
+}
+
+// fork is an INVITE that rings at several (RFC 3261 section 16): the first 2xx alone is passed
+// on. Its fields belong to run.
+type fork struct {
+	e         *Edge
+	req       *sip.Request
+	tx        *sip.ServerTx
+	caller    end
+	ctx       context.Context // ends the ringing
+	cancel    context.CancelCauseFunc
+	heard     chan heard
+	cancelled chan *sip.Request
+	won, rung bool
+	gone      bool // the caller no longer waits
+	best      *sip.Response
+	bestCode  int
+}
+
+// because is why the ringing ends, for those who still ring.
+type because struct{ reason sip.Header }
+
+func (because) Error() string { return "the ringing has ended" }
+
+func (f *fork) reason() sip.Header {
+	var b because
+	if errors.As(context.Cause(f.ctx), &b) {
+		return sip.HeaderClone(b.reason)
+	}
+	return nil
+}
+
+// heard is what one branch says; without a response it failed.
+type heard struct {
+	t    *target
+	sent *sip.Request
+	res  *sip.Response
+	err  error
+}
+
+func (f *fork) run(targets []target) {
+	defer f.cancel(nil)
+	defer f.e.agent.Release(f.req)
+	timer := time.AfterFunc(patience, func() { f.cancel(nil) })
+	defer timer.Stop()
+	if !f.tx.OnCancel(func(r *sip.Request) { f.cancelled <- r }) {
+		return // it came first
+	}
+	for i := range targets {
+		t := &targets[i]
+		go f.branch(t) // run waits for it: each says one final word
+	}
+	cancelled, over := f.cancelled, f.tx.Done()
+	for left := len(targets); left > 0; {
+		select {
+		case h := <-f.heard:
+			if f.take(h) {
+				left--
+			}
+		case r := <-cancelled:
+			cancelled, f.gone = nil, true
+			var why error
+			if h := r.GetHeader("Reason"); h != nil {
+				why = because{h}
+			}
+			f.cancel(why)
+		case <-over: // the caller's flow has ended
+			over = nil
+			f.gone = f.gone || !f.won
+			f.cancel(nil)
+		}
+	}
+	if f.won || f.gone {
+		return
+	}
+	res := f.best
+	if res == nil {
+		res = sip.NewResponseFromRequest(f.req, f.bestCode, "Temporarily Unavailable", nil)
+	} else {
+		res = back(res)
+	}
+	f.respond(res)
+}
+
+func (f *fork) respond(res *sip.Response) bool {
+	if err := f.tx.Respond(res); err != nil {
+		f.e.log.Debug("a response was not passed back", "err", err)
+		return false
+	}
+	return true
+}
+
+// branch runs one INVITE.
+func (f *fork) branch(t *target) {
+	dest, err := f.e.destination(f.ctx, &t.end)
+	if err != nil {
+		f.heard <- heard{t: t, err: err}
+		return
+	}
+	out := f.e.forward(f.req, t.ask, dest)
+	sessions.AppendSession(out)
+	final := false
+	err = f.e.agent.Relay(f.ctx, out, f.reason, func(res *sip.Response) {
+		final = !res.IsProvisional()
+		f.heard <- heard{t: t, sent: out, res: res}
+	})
+	if err != nil && !final {
+		f.heard <- heard{t: t, err: err}
+	}
+}
+
+// take reports whether a branch is done.
+func (f *fork) take(h heard) bool {
+	switch {
+	case h.res == nil:
+		f.failed(nil, 480)
+	case h.res.IsProvisional():
+		if !f.won && !f.gone && !f.rung && h.res.StatusCode > sip.StatusTrying {
+			f.rung = true
+			f.respond(back(h.res))
+		}
+		return false
+	case h.res.IsSuccess():
+		f.answered(h)
+	default:
+		f.failed(h.res, h.res.StatusCode)
+	}
+	return true
+}
+
+// failed keeps what tells the caller most.
+func (f *fork) failed(res *sip.Response, code int) {
+	if f.bestCode == 0 || sessions.Better(code, f.bestCode) {
+		f.best, f.bestCode = res, code
+	}
+}
+
+// answered passes the first 2xx on; a later one is confirmed and ended with the reason.
+func (f *fork) answered(h heard) {
+	d := f.dialog(h)
+	if !f.won && !f.gone && f.e.begin(d) {
+		f.won = true
+		if f.respond(back(h.res)) {
+			f.cancel(because{sessions.ReasonElsewhere()})
+			return
+		}
+		f.e.forget(d)
+	}
+	why := sessions.ReasonElsewhere()
+	if !f.won {
+		why = sessions.Reason(487, "The caller is gone.")
+	}
+	f.won = true // nothing more is passed on
+	f.cancel(nil)
+	f.e.agent.Spawn(func() { f.e.tooLate(d, why) })
+}
+
+// tooLate ends a call that nobody waits for any more.
+func (e *Edge) tooLate(d *dialog, why sip.Header) {
+	ctx, cancel := context.WithTimeout(context.Background(), byeTime)
+	defer cancel()
+	from, to := &d.ends[0], &d.ends[1]
+	dest, err := e.destination(ctx, to)
+	if err != nil {
+		return
+	}
+	ack := e.request(sip.ACK, d.callID, from, to, from.seq)
+	ack.SetDestination(dest)
+	if err := e.agent.Write(ack); err != nil {
+		e.log.Debug("a late answer was not confirmed", "err", err)
+	}
+	e.bye(ctx, d.callID, from, to, from.seq+1, why)
+}
+
+// dialog is what a 2xx makes.
+func (f *fork) dialog(h heard) *dialog {
+	d := &dialog{callID: f.req.CallID().Value(), ends: [2]end{f.caller, h.t.end}}
+	from, to := &d.ends[0], &d.ends[1]
+	from.name, from.uri, from.seq = f.req.From().DisplayName, f.req.From().Address, f.req.CSeq().SeqNo
+	from.tag, _ = f.req.From().Params.Get("tag")
+	from.target = from.uri
+	if c := f.req.Contact(); c != nil {
+		from.target = *c.Address.Clone()
+	}
+	to.name, to.uri, to.target = f.req.To().DisplayName, f.req.To().Address, h.t.ask
+	if t := h.res.To(); t != nil {
+		to.tag, _ = t.Params.Get("tag")
+	}
+	if c := h.res.Contact(); c != nil {
+		to.target = *c.Address.Clone()
+	}
+	return d
+}
