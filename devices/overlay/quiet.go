@@ -103,7 +103,7 @@ func (t *transfer) write(fd uintptr) bool {
 // call is one read or write of a non-blocking descriptor; again says that it has to wait.
 func call(trap, fd uintptr, b []byte) (n int, again bool, err error) {
 	for {
-		r, _, errno := syscall.RawSyscall(trap, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		r, _, errno := syscall.RawSyscall(trap, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b))) //nolint:gosec // as package syscall does; b is not empty
 		switch errno {
 		case 0:
 			return int(r), false, nil

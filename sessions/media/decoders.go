@@ -26,7 +26,7 @@ type Decoder struct {
 func Decoders(ctx context.Context, program string, codecs []string) (out []Decoder, known bool) {
 	ctx, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
-	pick := func(string) string { return "" }
+	var pick func(codec string) string
 	switch filepath.Base(program) {
 	case "ffplay", "ffmpeg":
 		list := &bytes.Buffer{}

@@ -124,7 +124,8 @@ func rtpHeader(b []byte, pt byte) (port uint16, stamp uint32, ok bool) {
 	if len(b) < 14+20 {
 		return 0, 0, false
 	}
-	ip, udp := b[14:], 0
+	ip := b[14:]
+	var udp int
 	switch {
 	case ip[0]>>4 == 4 && ip[9] == unix.IPPROTO_UDP:
 		udp = int(ip[0]&15) * 4

@@ -3,10 +3,13 @@ package agent
 import (
 	"context"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/hallway-home/hallway/cmd/companion"
+	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
 	"github.com/hallway-home/hallway/cmd/hallway/internal/web"
+	"github.com/hallway-home/hallway/sessions/edge"
 )
 
 // webAgain: a port that is taken is tried again.
@@ -75,6 +78,7 @@ func (a *Agent) serveHome(ctx context.Context) error {
 	return web.New(web.Config{
 		Backend: a, Version: a.opt.Version, App: companion.Files(), Roster: a.roster.Roster, Changed: a.roster.Watch,
 		Synced: a.mesh.Synced(), HomeTime: a.homeTime, Cert: a.web.shown.Load, CA: a.authority, Pair: a.pairPhone, Logger: a.log,
+		Mounts: []web.Mount{{Path: "/sip", Least: api.AsMember, Handler: http.HandlerFunc(a.serveSIP)}},
 	}).Run(ctx, ln, kiosk)
 }
 
@@ -96,4 +100,15 @@ func (a *Agent) authority() []byte {
 		return *der
 	}
 	return nil
+}
+
+// serveSIP lets a logged-in browser be a SIP phone; the rules of the home say whom it may
+// call. The flow ends with the login.
+func (a *Agent) serveSIP(w http.ResponseWriter, r *http.Request) {
+	s, ok := web.SessionOf(r.Context())
+	if !ok {
+		http.Error(w, api.WordsLogin, http.StatusUnauthorized)
+		return
+	}
+	a.edge.Serve(r.Context(), edge.Phone{ID: s.Phone, Person: s.Person}, w, r)
 }
