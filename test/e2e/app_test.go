@@ -216,7 +216,7 @@ func TestApp(t *testing.T) {
 		phone.screen("Add")
 		phone.draw("add")
 		phone.click(button("Add a camera"))
-		phone.fill("input[name=uri]", cam.url(cameraAccount))
+		phone.fill("input[name=uri]", cam.url(strings.ReplaceAll(cameraAccount, "/", "%2F")))
 		phone.fill("input[name=name]", "Garden gate")
 		phone.choose("select", "Kitchen")
 		phone.draw("add-camera")

@@ -101,9 +101,9 @@ function Safe() {
       <h2>{t('safe')}</h2>
       <button disabled={busy.value} onClick={() => run(async () => { found.value = safety(home.value!, devices.value, persons.value, await api<Check[]>('GET', '/doctor')) })}>{busy.value ? t('working') : t('check')}</button>
       <Trouble of={failed} />
-      {found.value && <ul class="list" role="status">
+      <div role="status">{found.value && <ul class="list">
         {found.value.map((f, i) => <li key={i}><span><strong>{t(f.level === 'ok' ? 'fine' : f.level === 'warn' ? 'look' : 'bad')}</strong> {words(f)}{'advice' in f && f.advice && <small>{f.advice}</small>}</span></li>)}
-      </ul>}
+      </ul>}</div>
     </section>
   )
 }
