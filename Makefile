@@ -16,7 +16,7 @@ SIM_SEEDS ?= 10000
 HOSTILE ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo clips test unit e2e soak fuzz bench lint fmt cross packages reproduce deps clean
+.PHONY: help build companion demo clips test unit e2e soak fuzz bench lint fmt cross packages reproduce deps clean
 
 help: ## show this list
 	@printf 'Hallway: the screens, cameras and speakers of a home call each other by name.\n\n'
@@ -26,6 +26,9 @@ help: ## show this list
 build: ## build/hallway, as it ships
 	@mkdir -p $(BUILD)
 	$(GO) run ./firmware/cross -host $(BUILD)/hallway -version '$(VERSION)' -commit '$(COMMIT)'
+
+companion: ## the companion app, from cmd/companion into its dist; build puts it into the program (npm)
+	cd cmd/companion && npm ci --ignore-scripts --no-audit --no-fund && npm run -s check && npm test --silent && npm run -s build
 
 demo: deps build ## a small home on this machine: it finds itself, two rooms talk, the recordings are checked
 	$(BUILD)/hallway demo --dir $(BUILD)/demo $(if $(KEEP),--keep)
@@ -56,6 +59,7 @@ lint: $(GOLANGCI) ## vet, golangci-lint and formatting
 	$(GO) vet -tags hallwaytest ./...
 	$(GOLANGCI) run --timeout 10m
 	cd firmware/pack && $(GO) vet . && $(CURDIR)/$(GOLANGCI) run --timeout 10m --config ../../.golangci.yml
+	@if command -v npm >/dev/null; then cd cmd/companion && { [ -d node_modules ] || npm ci --ignore-scripts --no-audit --no-fund; } && npm run -s check; else echo 'npm is missing: the companion was not type-checked'; fi
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run: make fmt'; exit 1; }
 
 $(GOLANGCI):

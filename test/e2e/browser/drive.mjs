@@ -1,5 +1,6 @@
 // Drives one Chromium for a test: reads one JSON command a line and answers with one line each.
-// {id, do: "open", url} | {do: "eval", js} | {do: "text"} | {do: "close"}; answers {id, value} or {id, error}.
+// {id, do: "open", url} | {do: "eval", js} | {do: "text"} | {do: "close"} | what a person does:
+// {do: "click" | "fill" | "choose" | "wait" | "gone", at: selector, value} | {do: "look", width, height, dark} | {do: "shot", file}; answers {id, value} or {id, error}.
 // Arguments: profile folder, then further arguments for Chromium.
 import { chromium } from 'playwright-core'
 import { createInterface } from 'node:readline'
@@ -12,10 +13,21 @@ const context = await chromium.launchPersistentContext(profile, {
   permissions: ['camera', 'microphone'],
 })
 const page = context.pages()[0] ?? await context.newPage()
+const patience = { timeout: 15000 }
 const commands = {
   open: async ({ url }) => (await page.goto(url, { timeout: 15000 }))?.status() ?? 0,
   // The code is the body of an async function; it runs in the page, under its origin.
   eval: ({ js }) => page.evaluate(`(async () => { ${js} })()`),
+  click: ({ at }) => page.click(at, patience),
+  fill: ({ at, value }) => page.fill(at, value, patience),
+  choose: ({ at, value }) => page.selectOption(at, value, patience),
+  wait: ({ at }) => page.waitForSelector(at, patience).then(() => null),
+  gone: ({ at }) => page.waitForSelector(at, { ...patience, state: 'detached' }).then(() => null),
+  look: async ({ width, height, dark }) => {
+    await page.setViewportSize({ width, height })
+    await page.emulateMedia({ colorScheme: dark ? 'dark' : 'light' })
+  },
+  shot: ({ file }) => page.screenshot({ path: file, fullPage: true }).then(() => null),
   text: () => page.evaluate('document.body.innerText'),
 }
 console.log(JSON.stringify({ id: 0, value: context.browser()?.version() ?? 'ready' }))

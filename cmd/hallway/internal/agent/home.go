@@ -43,6 +43,8 @@ func (a *Agent) Home() (api.Home, error) {
 	for _, m := range r.Members {
 		h.Members = append(h.Members, api.MemberOf(m))
 	}
+	h.Phones = slices.AppendSeq([]devices.Phone{}, maps.Values(r.Phones))
+	slices.SortFunc(h.Phones, func(x, y devices.Phone) int { return strings.Compare(x.Slug, y.Slug) })
 	slices.SortFunc(h.Members, func(x, y api.Member) int { return strings.Compare(x.Slug, y.Slug) })
 	for _, slug := range slices.Sorted(maps.Keys(r.Adopted)) {
 		h.Foreign = append(h.Foreign, r.Adopted[slug])

@@ -36,6 +36,7 @@ type Home struct {
 	Domain    string            `json:"domain"`
 	Epoch     uint64            `json:"epoch" doc:"number of roster edits"`
 	Members   []Member          `json:"members"`
+	Phones    []devices.Phone   `json:"phones" doc:"browsers with a key of their own, by person"`
 	Foreign   []devices.Adopted `json:"foreign" doc:"foreign devices that have a name here"`
 	Rules     []devices.Rule    `json:"rules"`
 	Proposals []Proposal        `json:"proposals" doc:"owners that another owner wants removed"`

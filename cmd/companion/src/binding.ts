@@ -1,0 +1,38 @@
+// Pure: the statement by which a phone says at which node it is reached and which DTLS
+// certificates are its own. Deterministic CBOR, as devices/records reads it:
+// {1: key, 2: statement, 3: signature}; the statement is {1: node, 2: name of the flow,
+// 3: [SHA-256 of the certificate], 4: a number that grows}.
+
+export const context = 'hallway-binding/1\0'
+
+export function unhex(s: string): Uint8Array {
+  return Uint8Array.from(s.match(/../g) ?? [], (x) => parseInt(x, 16))
+}
+
+export function base64url(b: Uint8Array): string {
+  return btoa(String.fromCharCode(...b)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
+}
+
+/** Head of a CBOR item: major type and length (RFC 8949, 3). */
+function head(major: number, n: number): number[] {
+  if (n > 255) throw new RangeError('longer than a binding ever is')
+  return n < 24 ? [(major << 5) | n] : [(major << 5) | 24, n]
+}
+
+const bytes = (b: Uint8Array) => [...head(2, b.length), ...b]
+
+export function statement(node: Uint8Array, flow: string, fingerprint: Uint8Array, number: bigint): Uint8Array {
+  const name = new TextEncoder().encode(flow)
+  const eight = new Uint8Array(8)
+  new DataView(eight.buffer).setBigUint64(0, number)
+  return Uint8Array.of(0xa4, 1, ...bytes(node), 2, ...head(3, name.length), ...name, 3, 0x81, ...bytes(fingerprint), 4, 0x1b, ...eight)
+}
+
+/** What the phone's key signs. */
+export function toSign(said: Uint8Array): Uint8Array<ArrayBuffer> {
+  return Uint8Array.of(...new TextEncoder().encode(context), ...said)
+}
+
+export function sealed(key: Uint8Array, said: Uint8Array, signature: Uint8Array): Uint8Array {
+  return Uint8Array.of(0xa3, 1, ...bytes(key), 2, ...bytes(said), 3, ...bytes(signature))
+}

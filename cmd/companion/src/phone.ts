@@ -1,0 +1,291 @@
+// The browser as a SIP phone. Everything that touches JsSIP is here: the rest of the app sees
+// `ringer`, `current` and the functions below. Its node is registrar and proxy: GET /sip
+// says what to sign, a WebSocket there carries SIP, and the REGISTER's Hallway-Binding holds
+// the statement that the phone's own key signed (binding.ts).
+import { signal } from '@preact/signals'
+import type JsSIP from 'jssip'
+import type { RTCSession } from 'jssip/lib/RTCSession'
+import { call as request, key, publicKey } from './client.js'
+import { base64url, sealed, statement, toSign, unhex } from './binding'
+import { certificate } from './certificate'
+import { judge, read, type Quality, type Reading } from './quality'
+import type { Ability } from './rooms'
+
+export interface PhoneCall {
+  peer: string // slug, or the name that the other side gave
+  incoming: boolean
+  state: 'ringing' | 'active' | 'ended'
+  held: boolean // by us
+  heldThere: boolean
+  muted: boolean
+  camera: boolean // our picture is sent
+  hasCamera: boolean // there is a line for our picture
+  local: MediaStream | null
+  remote: MediaStream
+  preview: MediaStream | null // what an incoming call shows before it is accepted
+  since: number
+  quality: Quality | ''
+  why: string // it ended: the cause, or the words of the other side
+}
+
+export const registered = signal(false)
+export const current = signal<PhoneCall | null>(null)
+
+interface Welcome { node: string; binding: string; aor: string }
+
+let ua: JsSIP.UA | null = null
+let session: RTCSession | null = null
+let previewing: RTCSession | null = null
+let domain = ''
+let wanted = false
+
+function change(part: Partial<PhoneCall>) {
+  if (current.value) current.value = { ...current.value, ...part }
+}
+
+async function welcome(): Promise<Welcome> {
+  const res = await fetch('/sip', { credentials: 'same-origin' })
+  if (res.status === 401) await request('GET', '/session') // logs in anew
+  if (!res.ok || !res.headers.get('Content-Type')?.startsWith('application/json')) throw new Error('this device serves no calls')
+  return res.json()
+}
+
+async function binding(w: Welcome): Promise<string> {
+  const pair = await key()
+  const print = (await certificate()).getFingerprints().find((f) => f.algorithm === 'sha-256')!.value!
+  const said = statement(unhex(w.node), w.binding, unhex(print.replaceAll(':', '')), BigInt(Date.now()))
+  const signature = await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, pair.privateKey, toSign(said))
+  return base64url(sealed(await publicKey(pair), said, new Uint8Array(signature)))
+}
+
+/** Registers, and stays so until disconnect. It never gives up: a panel runs for months. */
+export function connect() {
+  if (wanted) return
+  wanted = true
+  void keep()
+}
+
+async function keep() {
+  while (wanted && !ua) {
+    try {
+      const [w, { default: lib }] = await Promise.all([welcome(), import('jssip')])
+      if (wanted) open(w, lib)
+      return
+    } catch {
+      await new Promise((done) => setTimeout(done, 3000))
+    }
+  }
+}
+
+function open(w: Welcome, lib: typeof JsSIP) {
+  domain = w.aor.split('@')[1]
+  const made = new lib.UA({
+    sockets: [new lib.WebSocketInterface(`${location.protocol === 'http:' ? 'ws' : 'wss'}://${location.host}/sip`)],
+    uri: w.aor, register: false, connection_recovery_min_interval: 1, connection_recovery_max_interval: 3,
+  })
+  ua = made
+  made.on('newRTCSession', (e: { session: RTCSession; originator: string; request: { getHeader(n: string): string | undefined } }) => {
+    if (e.originator === 'remote') arrives(e.session, e.request.getHeader('Call-Info') ?? '')
+  })
+  made.on('registered', () => { registered.value = true })
+  for (const event of ['unregistered', 'disconnected'] as const) made.on(event, () => { registered.value = false })
+  made.on('registrationFailed', () => {
+    registered.value = false
+    setTimeout(() => register(made), 2000)
+  })
+  made.on('connected', () => register(made))
+  made.start()
+  addEventListener('pagehide', hangUp)
+}
+
+/** Signs for the node that the flow leads to now: it may be another one than before. */
+async function register(u: JsSIP.UA) {
+  try {
+    const w = await welcome()
+    if (ua !== u || !u.isConnected()) return
+    u.registrator().setExtraHeaders([`Hallway-Binding: ${await binding(w)}`])
+    u.register()
+  } catch {
+    if (ua === u) setTimeout(() => { if (u.isConnected()) void register(u) }, 2000)
+  }
+}
+
+export function disconnect() {
+  wanted = false
+  hangUp()
+  removeEventListener('pagehide', hangUp)
+  ua?.stop()
+  ua = null
+  registered.value = false
+}
+
+function fresh(peer: string, incoming: boolean): PhoneCall {
+  return {
+    peer, incoming, state: 'ringing', held: false, heldThere: false, muted: false, camera: false, hasCamera: false,
+    local: null, remote: new MediaStream(), preview: null, since: Date.now(), quality: '', why: '',
+  }
+}
+
+async function options(speak: boolean, show: boolean) {
+  const local = speak || show ? await navigator.mediaDevices.getUserMedia({ audio: speak, video: show && { width: { ideal: 1280 }, height: { ideal: 720 } } }) : null
+  change({ local, camera: !!local?.getVideoTracks().length, hasCamera: !!local?.getVideoTracks().length })
+  return {
+    mediaStream: local ?? undefined, mediaConstraints: { audio: false, video: false },
+    pcConfig: { iceServers: [], certificates: [await certificate()] },
+  }
+}
+
+/** Calls a name; only what the other side can take is opened here. */
+export async function dial(slug: string, can: Ability, picture: boolean) {
+  if (!ua || (current.value && current.value.state !== 'ended')) return
+  current.value = fresh(slug, false)
+  try {
+    const o = await options(can.speak, can.show && picture)
+    if (!current.value || current.value.state === 'ended') return stopTracks()
+    watch(ua.call(`sip:${slug}@${domain}`, { ...o, rtcOfferConstraints: { offerToReceiveAudio: can.hear, offerToReceiveVideo: can.see } }))
+  } catch (e) {
+    over(mediaWords(e))
+  }
+}
+
+function mediaWords(e: unknown): string {
+  return e instanceof DOMException ? e.name : String(e)
+}
+
+function arrives(s: RTCSession, info: string) {
+  if (session || (current.value && current.value.state !== 'ended')) {
+    s.terminate({ status_code: 486 })
+    return
+  }
+  current.value = fresh(s.remote_identity.display_name || s.remote_identity.uri.user, true)
+  watch(s)
+  const uri = /<(sips?:[^>]+)>\s*;[^,]*purpose=preview/.exec(info)?.[1]
+  if (uri) void preview(uri)
+}
+
+/** While it rings, a call of its own shows the picture that the caller names. */
+async function preview(uri: string) {
+  const stream = new MediaStream()
+  const pcConfig = { iceServers: [], certificates: [await certificate()] }
+  if (!ua || current.value?.state !== 'ringing') return
+  previewing = ua.call(uri, { mediaConstraints: { audio: false, video: false }, pcConfig, rtcOfferConstraints: { offerToReceiveAudio: false, offerToReceiveVideo: true } })
+  follow(previewing, stream)
+  previewing.on('confirmed', () => change({ preview: stream }))
+}
+
+function endPreview() {
+  if (previewing && !previewing.isEnded()) previewing.terminate()
+  previewing = null
+  change({ preview: null })
+}
+
+function follow(s: RTCSession, into: MediaStream) {
+  s.on('icecandidate', (e: { ready(): void }) => e.ready()) // the first candidate is enough: it is host to host
+  const listen = (pc: RTCPeerConnection) => pc.addEventListener('track', (e) => into.addTrack(e.track))
+  s.on('peerconnection', (e: { peerconnection: RTCPeerConnection }) => listen(e.peerconnection))
+  if (s.connection) listen(s.connection)
+}
+
+function watch(s: RTCSession) {
+  session = s
+  const call = current.value!
+  follow(s, call.remote)
+  s.on('confirmed', () => {
+    endPreview()
+    change({ state: 'active', since: Date.now() })
+    measure(s)
+  })
+  const holds = (on: boolean) => (e: { originator: string }) => change(e.originator === 'local' ? { held: on } : { heldThere: on })
+  s.on('hold', holds(true))
+  s.on('unhold', holds(false))
+  const ended = (e: { cause?: string; message?: unknown }) => {
+    if (session !== s) return
+    session = null
+    endPreview()
+    const header = (e.message as { getHeader?(n: string): string | undefined } | undefined)?.getHeader?.('Reason') ?? ''
+    over(/text="([^"]+)"/.exec(header)?.[1] ?? e.cause ?? '')
+  }
+  s.on('ended', ended)
+  s.on('failed', ended)
+}
+
+function measure(s: RTCSession) {
+  let last: Reading | null = null
+  const timer = setInterval(async () => {
+    if (session !== s || !s.connection) return clearInterval(timer)
+    const wants = current.value?.remote.getVideoTracks().some((t) => t.readyState === 'live' && !t.muted) ?? false
+    const now = read((await s.connection.getStats()).values(), performance.now(), wants)
+    if (last && !current.value?.held && !current.value?.heldThere) change({ quality: judge(last, now) })
+    last = now
+  }, 2000)
+}
+
+function stopTracks() {
+  for (const t of current.value?.local?.getTracks() ?? []) t.stop()
+}
+
+/** The one way in which a call ends here: camera and microphone are freed first. */
+function over(why: string) {
+  stopTracks()
+  change({ state: 'ended', why, local: null })
+}
+
+export async function answer(picture: boolean) {
+  const s = session
+  if (!s || !s.isInProgress()) return
+  endPreview()
+  try {
+    const o = await options(true, picture)
+    if (session !== s) return stopTracks()
+    s.answer(o)
+  } catch (e) {
+    hangUp()
+    over(mediaWords(e))
+  }
+}
+
+export function hangUp() {
+  const s = session
+  endPreview()
+  if (s && !s.isEnded()) s.terminate()
+  else if (current.value && current.value.state !== 'ended') over('')
+}
+
+/** Takes an ended call off the screen. */
+export function dismiss() {
+  if (current.value?.state === 'ended') current.value = null
+}
+
+export function mute(on: boolean) {
+  if (on) session?.mute({ audio: true })
+  else session?.unmute({ audio: true })
+  change({ muted: on })
+}
+
+/** Off frees the camera itself: its light goes out. */
+export async function camera(on: boolean) {
+  const c = current.value
+  const sender = session?.connection?.getTransceivers().find((t) => t.sender.track?.kind === 'video' || (t.receiver.track.kind === 'video' && c?.hasCamera))?.sender
+  if (!c?.local || !sender) return
+  for (const t of c.local.getVideoTracks()) {
+    t.stop()
+    c.local.removeTrack(t)
+  }
+  let track: MediaStreamTrack | null = null
+  if (on) {
+    track = (await navigator.mediaDevices.getUserMedia({ video: true })).getVideoTracks()[0]
+    if (current.value?.local !== c.local) return track.stop()
+    c.local.addTrack(track)
+  }
+  await sender.replaceTrack(track)
+  change({ camera: on, local: c.local })
+}
+
+export function hold(on: boolean) {
+  if (on) session?.hold()
+  else session?.unhold()
+}
+
+export function press(digit: string) {
+  session?.sendDTMF(digit)
+}

@@ -1,0 +1,91 @@
+import { describe, expect, test } from 'vitest'
+import { sealed, statement, toSign, unhex } from './binding'
+import { meaning } from './codes'
+import { judge, read, type Reading } from './quality'
+import { ability, abilityWord, byRoom, callable, sorted, together } from './rooms'
+import { safety } from './safety'
+import type { Device, Direction, Home } from './types'
+
+const device = (slug: string, audio: Direction, video: Direction, more: Partial<Device> = {}): Device =>
+  ({ slug, name: slug, class: 'panel', node: '', status: 'reachable', capabilities: { audio: { direction: audio }, video: { direction: video } }, ...more })
+
+describe('codes', () => {
+  test.each([
+    ['https://hallway-1a2b3c4d.local:8443/add#AB2D.123456782', { kind: 'device', id: 'AB2D', code: '123456782' }],
+    ['https://hallway-1a2b3c4d.local:8443/#pair=0123456789ABCDEFGHJKMNPQRS', { kind: 'phone', secret: '0123456789ABCDEFGHJKMNPQRS' }],
+    [' 123 456 782 ', { kind: 'device', id: '', code: '123456782' }],
+    ['1234-5678-2', { kind: 'device', id: '', code: '123456782' }],
+    ['ab2d 123456782', { kind: 'device', id: 'AB2D', code: '123456782' }],
+    ['rtsp://user:pw@192.0.2.9/stream', { kind: 'camera', uri: 'rtsp://user:pw@192.0.2.9/stream' }],
+    ['12345678', { kind: 'none' }], ['https://example.org/', { kind: 'none' }], ['javascript:alert(1)', { kind: 'none' }], ['', { kind: 'none' }],
+  ])('%s', (text, want) => expect(meaning(text)).toEqual(want))
+})
+
+describe('rooms', () => {
+  test('devices are in their rooms, the rest comes last, empty rooms stay', () => {
+    const list = [device('a', 'sendrecv', 'sendrecv', { room: 'hall' }), device('b', 'sendrecv', '', { room: 'gone' }), device('c', 'sendrecv', '')]
+    const got = byRoom([{ slug: 'hall', name: 'Hall' }, { slug: 'attic', name: 'Attic' }], list)
+    expect(got.map((g) => [g.room?.slug ?? '-', g.devices.map((d) => d.slug).join()])).toEqual([['hall', 'a'], ['attic', ''], ['-', 'b,c']])
+  })
+  test('names are sorted as people count', () => {
+    expect(sorted([{ name: 'TV 10' }, { name: 'TV 2' }, { name: 'attic' }]).map((x) => x.name)).toEqual(['attic', 'TV 2', 'TV 10'])
+  })
+  test.each<[Direction, Direction, string]>([
+    ['sendrecv', 'sendrecv', 'canTalkSee'], ['sendrecv', '', 'canTalk'], ['sendonly', 'sendonly', 'canWatch'], ['', 'sendonly', 'canWatch'],
+    ['recvonly', 'recvonly', 'canShow'], ['recvonly', '', 'canPlay'], ['sendonly', '', 'canListen'], ['', '', 'canNothing'],
+  ])('%s, %s is %s', (audio, video, want) => expect(abilityWord(ability(device('x', audio, video)))).toBe(want))
+  test('a room can do what its devices can', () => {
+    expect(together([device('cam', '', 'sendonly'), device('speaker', 'recvonly', '')])).toEqual({ hear: false, see: true, speak: true, show: false })
+  })
+  test('a device with a fault is not called', () => {
+    expect(callable(device('x', '', ''))).toBe(true)
+    expect(callable(device('x', '', '', { fault: 'wrong password' }))).toBe(false)
+    expect(callable(device('x', '', '', { status: 'unreachable' }))).toBe(false)
+  })
+})
+
+describe('quality', () => {
+  const at = (ms: number, packets: number, lost: number, frames: number, roundTrip = 0.01): Reading => ({ at: ms, packets, lost, frames, roundTrip, wantsPicture: frames > 0 })
+  test.each([
+    ['good', at(0, 100, 0, 50), at(2000, 200, 0, 100)], ['fair', at(0, 100, 0, 50), at(2000, 200, 2, 100)], ['poor', at(0, 100, 0, 50), at(2000, 200, 10, 100)],
+    ['poor', at(0, 100, 0, 50), at(2000, 200, 0, 51)], ['fair', at(0, 100, 0, 0), at(2000, 200, 0, 0, 0.3)], ['silent', at(0, 100, 0, 50), at(2000, 100, 0, 50)],
+    ['good', at(0, 100, 5, 0), at(2000, 200, 3, 0)], // a late packet takes back a loss
+  ])('%s', (want, a, b) => expect(judge(a, b)).toBe(want))
+  test('a report is summed over its streams', () => {
+    const report = [
+      { type: 'inbound-rtp', kind: 'audio', packetsReceived: 10, packetsLost: 1 }, { type: 'inbound-rtp', kind: 'video', packetsReceived: 20, packetsLost: 2, framesDecoded: 7 },
+      { type: 'outbound-rtp', packetsSent: 99 }, { type: 'candidate-pair', nominated: true, currentRoundTripTime: 0.02 }, { type: 'candidate-pair', nominated: false, currentRoundTripTime: 9 },
+    ]
+    expect(read(report, 5, true)).toEqual({ at: 5, packets: 30, lost: 3, frames: 7, roundTrip: 0.02, wantsPicture: true })
+  })
+})
+
+describe('binding', () => {
+  const hex = (b: Uint8Array) => [...b].map((x) => x.toString(16).padStart(2, '0')).join('')
+  const said = statement(unhex('00112233445566778899aabbccddeeff'), 'abcd', unhex('11'.repeat(32)), 258n)
+  test('the statement is deterministic CBOR', () => {
+    expect(hex(said)).toBe(`a4015000112233445566778899aabbccddeeff026461626364` + `03815820${'11'.repeat(32)}` + '041b0000000000000102')
+  })
+  test('the signature covers its purpose', () => expect(hex(toSign(said))).toBe('68616c6c7761792d62696e64696e672f3100' + hex(said)))
+  test('long parts have a length byte', () => {
+    const out = sealed(unhex('02'.repeat(33)), said, unhex('22'.repeat(64)))
+    expect(hex(out)).toBe(`a3015821${'02'.repeat(33)}0258${said.length.toString(16)}${hex(said)}035840${'22'.repeat(64)}`)
+    expect(() => sealed(new Uint8Array(256), said, said)).toThrow(RangeError)
+  })
+})
+
+describe('safety', () => {
+  const home: Home = { id: '', name: '', members: [{ slug: 'a', name: 'A', class: 'tv', role: 'owner', node: '' }], foreign: [], rules: [], proposals: [] }
+  const keys = (h: Home, d: Device[] = []) => safety(h, d, [], []).map((f) => ('key' in f ? f.key : f.words))
+  test('one owner is too few', () => expect(keys(home)).toEqual(['safeOneOwner', 'safeNoPlain', 'safeNoDropIn']))
+  test('what weakens the home is named', () => {
+    const more = { ...home, rules: [{ subject: 'kitchen', right: 'dropin', who: ['all'] }, { subject: 'hall', right: 'dropin', who: [] }] }
+    const found = safety(more, [device('cam', '', 'sendonly', { foreign: true }), device('new', '', '', { status: 'never seen' })],
+      [{ slug: 'b', name: 'B', role: 'owner', nodes: [] }, { slug: 'g', name: 'G', role: 'guest', nodes: [] }],
+      [{ name: 'clock', level: 'warn', words: 'the clock is wrong', advice: 'set it' }, { name: 'x', level: 'ok', words: 'fine' }])
+    expect(found).toEqual([
+      { level: 'ok', key: 'safeOwners', names: ['A', 'B'] }, { level: 'warn', key: 'safePlain', names: ['cam'] }, { level: 'warn', key: 'safeDropIn', names: ['kitchen'] },
+      { level: 'warn', key: 'safeUnseen', names: ['new'] }, { level: 'warn', key: 'safeGuests', names: ['G'] }, { level: 'warn', words: 'the clock is wrong', advice: 'set it' },
+    ])
+  })
+})
