@@ -7,6 +7,7 @@ COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
 EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI := $(BUILD)/bin/golangci-lint
 GOLANGCI_VERSION := v2.15.0
+APP := cmd/companion/dist/index.html
 KEEP ?=
 FUZZTIME ?= 2m
 SOAK ?= 5m
@@ -23,12 +24,18 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@printf '\n  KEEP=1 leaves the demo running; FUZZTIME=20s, SIM_SEEDS=300, HOSTILE=20s, CALLS=400, DRIFT=20s and SOAK=30s shorten the long runs.\n'
 
-build: ## build/hallway, as it ships
+build: $(APP) ## build/hallway, as it ships
 	@mkdir -p $(BUILD)
 	$(GO) run ./firmware/cross -host $(BUILD)/hallway -version '$(VERSION)' -commit '$(COMMIT)'
 
-companion: ## the companion app, from cmd/companion into its dist; build puts it into the program (npm)
-	cd cmd/companion && npm ci --ignore-scripts --no-audit --no-fund && npm run -s check && npm test --silent && npm run -s build
+companion: $(APP) ## the companion app, from cmd/companion into its dist; what is built has it in it (npm)
+
+$(APP): $(shell git ls-files cmd/companion ':!*.go' ':!*/dist/*' 2>/dev/null)
+	@if command -v npm >/dev/null; then \
+		cd cmd/companion && npm ci --ignore-scripts --no-audit --no-fund && npm run -s check && npm test --silent && npm run -s build; \
+	else \
+		echo 'npm is missing: what is built shows a page that says so instead of the companion (Debian: apt install npm)'; \
+	fi
 
 demo: deps build ## a small home on this machine: it finds itself, two rooms talk, the recordings are checked
 	$(BUILD)/hallway demo --dir $(BUILD)/demo $(if $(KEEP),--keep)
@@ -36,7 +43,7 @@ demo: deps build ## a small home on this machine: it finds itself, two rooms tal
 clips: deps build ## only the clips of the demo, under build/clips
 	$(BUILD)/hallway demo --clips --dir $(BUILD)
 
-test: deps ## every test; a summary at the end
+test: deps $(APP) ## every test; a summary at the end
 	@scripts/test all
 
 unit: ## tests of the packages alone, with the race detector
@@ -74,7 +81,7 @@ $(GOLANGCI):
 fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')
 
-cross: ## every firmware target, with the size budget and checksums
+cross: $(APP) ## every firmware target, with the size budget and checksums
 	$(GO) run ./firmware/cross -out $(BUILD)/firmware -version '$(VERSION)' -commit '$(COMMIT)'
 
 packages: cross ## deb, ipk, an OCI image and lists of what is inside, in build/packages
