@@ -30,7 +30,7 @@ build: $(APP) ## build/hallway, as it ships
 
 companion: $(APP) ## the companion app, from cmd/companion into its dist; what is built has it in it (npm)
 
-$(APP): $(shell git ls-files cmd/companion ':!*.go' ':!*/dist/*' 2>/dev/null)
+$(APP): $(filter-out cmd/companion/dist/%,$(shell git ls-files cmd/companion))
 	@if command -v npm >/dev/null; then \
 		cd cmd/companion && npm ci --ignore-scripts --no-audit --no-fund && npm run -s check && npm test --silent && npm run -s build; \
 	else \

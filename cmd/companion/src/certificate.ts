@@ -18,14 +18,16 @@ function kept<T>(mode: IDBTransactionMode, f: (s: IDBObjectStore) => IDBRequest<
 
 let made: RTCCertificate | null = null
 
-/** It is made anew a week before its end. */
+/** It is made anew a week before its end. The lock keeps two tabs from making one each. */
 export async function certificate(): Promise<RTCCertificate> {
   const good = (c: RTCCertificate | null | undefined) => !!c && c.expires > Date.now() + 7 * days
   if (good(made)) return made!
-  made = await kept<RTCCertificate>('readonly', (s) => s.get('dtls'))
-  if (good(made)) return made!
-  const wish = { name: 'ECDSA', namedCurve: 'P-256', expires: 300 * days }
-  const fresh = (made = await RTCPeerConnection.generateCertificate(wish as EcKeyGenParams))
-  await kept('readwrite', (s) => s.put(fresh, 'dtls'))
-  return fresh
+  return navigator.locks.request('hallway-certificate', async () => {
+    made = await kept<RTCCertificate>('readonly', (s) => s.get('dtls'))
+    if (good(made)) return made!
+    const wish = { name: 'ECDSA', namedCurve: 'P-256', expires: 300 * days }
+    const fresh = (made = await RTCPeerConnection.generateCertificate(wish as EcKeyGenParams))
+    await kept('readwrite', (s) => s.put(fresh, 'dtls'))
+    return fresh
+  })
 }

@@ -57,14 +57,20 @@ async function stored(mode, f) {
   }
 }
 
-/** This browser's key; made when there is none. @returns {Promise<CryptoKeyPair>} */
+/**
+ * This browser's key; made when there is none. The lock keeps two tabs that are opened at
+ * once from making one each.
+ * @returns {Promise<CryptoKeyPair>}
+ */
 async function key() {
-  const old = await stored('readonly', (s) => s.get('phone'))
-  if (old) return old
-  const made = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign', 'verify'])
-  await stored('readwrite', (s) => s.put(made, 'phone'))
-  await navigator.storage?.persist?.()
-  return made
+  return navigator.locks.request('hallway-key', async () => {
+    const old = await stored('readonly', (s) => s.get('phone'))
+    if (old) return old
+    const made = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign', 'verify'])
+    await stored('readwrite', (s) => s.put(made, 'phone'))
+    void navigator.storage?.persist?.()
+    return made
+  })
 }
 
 /** Forgets the key: the next pairing makes a new one. */
