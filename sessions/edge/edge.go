@@ -176,7 +176,7 @@ func (e *Edge) review(now time.Time) {
 func (e *Edge) reviewDialog(d *dialog, r sessions.Resolver, now time.Time) {
 	for i := range d.ends {
 		end := &d.ends[i]
-		belongs := true
+		var belongs bool
 		if end.tab != nil {
 			belongs = r.HasPhone(end.tab.phone.ID)
 		} else {

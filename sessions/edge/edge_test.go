@@ -83,7 +83,7 @@ func (a *alone) PeerByAddr(s string) (devices.NodeID, bool) {
 
 type flows struct{ *alone }
 
-func (f flows) SIP() net.Listener                     { return listener{f.alone} }
+func (f flows) SIP() net.Listener                     { return listener(f) }
 func (f flows) Addr(id devices.NodeID) netip.AddrPort { return ula(id) }
 
 type listener struct{ *alone }

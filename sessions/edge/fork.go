@@ -74,7 +74,7 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 		return nil, sessions.ErrNoCommonCodec
 	}
 	var out []target
-	err := error(sessions.Refusal(480, "Temporarily Unavailable"))
+	err := error(sessions.Refusal(480, "Temporarily Unavailable")) //nolint:unconvert // it may become another error
 	for _, d := range rows {
 		ask := *req.Recipient.Clone()
 		ask.UriParams, ask.Headers = sip.NewParams(), sip.NewParams()

@@ -171,7 +171,7 @@ func (w *World) homeTime() error {
 			switch {
 			case (o == n || meet(n, o)) && o.clock.Load() == 0:
 				right++
-			case o.i != w.prog.hostile() && n.log.Roster().Has(o.id): // one that is off was heard once
+			case o == n || o.i != w.prog.hostile() && n.log.Roster().Has(o.id): // one that is off was heard once
 				others++
 			}
 		}
