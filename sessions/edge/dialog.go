@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
@@ -97,6 +98,7 @@ func (e *Edge) end(d *dialog, gone *end, why sip.Header) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), byeTime)
 	defer cancel()
+	var wg sync.WaitGroup
 	for i := range d.ends {
 		if &d.ends[i] == gone {
 			continue
@@ -105,8 +107,9 @@ func (e *Edge) end(d *dialog, gone *end, why sip.Header) {
 		d.ends[1-i].seq++
 		seq := d.ends[1-i].seq
 		e.mu.Unlock()
-		e.bye(ctx, d.callID, &d.ends[1-i], &d.ends[i], seq, why)
+		wg.Go(func() { e.bye(ctx, d.callID, &d.ends[1-i], &d.ends[i], seq, why) })
 	}
+	wg.Wait()
 }
 
 // bye ends a dialog at one of its sides, in the name of the other.

@@ -144,9 +144,13 @@ func (e *Edge) review(now time.Time) {
 	var strangers []*socket
 	var left []devices.NodeID
 	for _, s := range e.flows {
-		if !r.HasPhone(s.phone.ID) {
+		if r.HasPhone(s.phone.ID) {
+			continue
+		}
+		if s.barred { // its page was told that its calls ended
 			strangers = append(strangers, s)
 		}
+		s.barred = true
 	}
 	for key, t := range e.tabs {
 		if t.flow != nil && now.After(t.expires) { // RFC 3261 section 10.3: not refreshed
@@ -198,6 +202,9 @@ func (e *Edge) reviewDialog(d *dialog, r sessions.Resolver, now time.Time) {
 				why = sessions.Reason(403, "It no longer belongs to this home.")
 			}
 			e.log.Info("a call ends because one side is gone", "call", d.callID)
+			if !belongs && here {
+				end = nil // it is told as well: nobody else would free its camera
+			}
 			e.agent.Spawn(func() { e.end(d, end, why) })
 			return
 		}

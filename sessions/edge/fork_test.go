@@ -146,7 +146,7 @@ func TestGonePageEndsItsCalls(t *testing.T) {
 	}
 }
 
-// A phone that no longer belongs loses its flow and its calls at once.
+// A phone that no longer belongs loses its calls at once, is told so, and loses its flow.
 func TestRemovedPhoneLosesAll(t *testing.T) {
 	n := newNode(t)
 	maria, sam := n.phone("maria").open().register(), n.phone("sam").open().register()
@@ -161,6 +161,12 @@ func TestRemovedPhoneLosesAll(t *testing.T) {
 	n.mu.Unlock()
 	n.edge.review(time.Now())
 	sam.respond(sam.asked("BYE"), 200, "s")
+	maria.respond(maria.asked("BYE"), 200, "m") // else its page would keep the camera on
+	maria.request("INVITE", "sam", "b2", token(), token(), "", "", maria.sdp())
+	if status := maria.status(); status != 403 {
+		t.Errorf("a removed phone calls: %d", status)
+	}
+	n.edge.review(time.Now())
 	eventually(t, "its flow is closed", func() bool {
 		n.edge.mu.Lock()
 		defer n.edge.mu.Unlock()

@@ -11,7 +11,12 @@ import (
 // fromPhone serves what a page sends.
 func (e *Edge) fromPhone(s *socket, req *sip.Request, tx *sip.ServerTx) {
 	_, inside := req.To().Params.Get("tag")
+	e.mu.Lock()
+	barred := s.barred
+	e.mu.Unlock()
 	switch {
+	case barred && req.Method != sip.ACK:
+		e.agent.Refuse(req, tx, sessions.Refusal(403, "Forbidden"))
 	case inside && req.Method != sip.REGISTER:
 		d, i := e.find(req)
 		e.mu.Lock()

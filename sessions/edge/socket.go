@@ -150,8 +150,9 @@ type socket struct {
 	rest          []byte // read and not passed on; of the reader
 	once          sync.Once
 
-	tab   *tab  // registered through it; guarded by Edge.mu
-	bound Bound // likewise
+	tab    *tab  // registered through it; guarded by Edge.mu
+	bound  Bound // likewise
+	barred bool  // its phone is removed: it is told that its calls ended, and then closed; likewise
 }
 
 // open ends with the login and with the flow.
