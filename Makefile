@@ -30,7 +30,7 @@ build: $(APP) ## build/hallway, as it ships
 
 companion: $(APP) ## the companion app, from cmd/companion into its dist; what is built has it in it (npm)
 
-$(APP): $(filter-out cmd/companion/dist/%,$(shell git ls-files cmd/companion))
+$(APP): $(filter-out cmd/companion/dist/%,$(shell git ls-files cmd/companion 2>/dev/null))
 	@if command -v npm >/dev/null; then \
 		cd cmd/companion && npm ci --ignore-scripts --no-audit --no-fund && npm run -s check && npm test --silent && npm run -s build; \
 	else \
