@@ -147,7 +147,7 @@ func TestA14_ThirtyAgentsComeAndGo(t *testing.T) {
 	all := settle(t, l, crowd)
 	t.Logf("%d agents settled in %v on %d cores", crowd, time.Since(start).Round(time.Second), runtime.NumCPU())
 	time.Sleep(joinKnown)
-	lasting := length("HALLWAY_CHURN", 40*time.Second)
+	lasting := length("HALLWAY_CHURN", 20*time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), lasting)
 	defer cancel()
 	var u lookUps

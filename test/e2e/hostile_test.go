@@ -182,7 +182,7 @@ func TestHostile_Member(t *testing.T) {
 	evil := newNode(t, l, "Evil", "speaker", "")
 	b := besiege(t, l, evil)
 	cmd := evil.host.Command(t.Context(), member, "-mode", "attack", "-data", storeOf(t, evil),
-		"-targets", strings.Join([]string{b.tv.host.IPv4, b.panel.host.IPv4, b.camera.host.IPv4}, ","), "-for", fmt.Sprint(length("HALLWAY_HOSTILE", 20*time.Second)))
+		"-targets", strings.Join([]string{b.tv.host.IPv4, b.panel.host.IPv4, b.camera.host.IPv4}, ","), "-for", fmt.Sprint(length("HALLWAY_HOSTILE", 10*time.Second)))
 	b.during(cmd)
 	b.unmoved()
 }

@@ -64,10 +64,18 @@ type process struct {
 	OpenFiles  int   `json:"open_files"`
 }
 
-// settled is what an agent uses once nothing of its calls is left: SIP keeps a transaction
+// settled is what agents use once nothing of their calls is left: SIP keeps a transaction
 // for 32 s (RFC 3261 timers H, J and L), a socket of the API's clients is closed first.
-func settled(a *api) (p process) {
+func settled(all ...*api) (out []process) {
 	time.Sleep(34 * time.Second)
+	for _, a := range all {
+		out = append(out, a.least())
+	}
+	return out
+}
+
+func (a *api) least() (p process) {
+	a.t.Helper()
 	a.http.CloseIdleConnections()
 	for range 5 { // the least of a few looks: a heartbeat may be under way
 		var q process
@@ -145,14 +153,14 @@ func TestSoak_ShortCalls(t *testing.T) {
 		return took
 	}
 	round(400) // until every pool, and the list of old calls of each device, is full
-	before := []process{settled(a), settled(called)}
+	before := settled(a, called)
 	start := time.Now()
 	took := round(total)
 	length := time.Since(start)
 	if len(took) != total {
 		t.Fatalf("%d of %d calls", len(took), total)
 	}
-	after := []process{settled(a), settled(called)}
+	after := settled(a, called)
 	t.Logf("%d calls in %v: %.1f a second; from asking to the first sound %v (median), %v (95 %%)", total, length.Round(time.Second), float64(total)/length.Seconds(),
 		took[total/2].Round(100*time.Microsecond), took[total*95/100].Round(100*time.Microsecond))
 	for i, who := range []string{"caller", "called"} {

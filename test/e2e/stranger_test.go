@@ -34,7 +34,7 @@ func TestHostile_Stranger(t *testing.T) {
 		t.Fatalf("the media ports are not found: %v", media)
 	}
 	cmd := evil.Command(t.Context(), stranger, "-self", evil.IPv4, "-targets", strings.Join(addrs, ","), "-names", strings.Join(names, ","),
-		"-media", strings.Join(media, ","), "-rate", "3000", "-for", fmt.Sprint(length("HALLWAY_HOSTILE", 20*time.Second)))
+		"-media", strings.Join(media, ","), "-rate", "3000", "-for", fmt.Sprint(length("HALLWAY_HOSTILE", 10*time.Second)))
 	b.during(cmd)
 	for _, n := range b.nodes() {
 		if out := outward(t, n.pid()); out != "" {

@@ -24,7 +24,7 @@ func mutants() []mutant {
 		{"a removed owner goes on editing", "devices/trust/effect.go", "if f.cut[en.hash] {", "if f.cut[en.hash] && false {"},
 		{"recovery does not cut the owners it removes", "devices/trust/settle.go", "for i, p := range s.inForce {", "for i, p := range s.inForce {\nif p.root {\ncontinue\n}"},
 		{"one owner alone removes another of a different branch", "devices/trust/entitled.go", "if len(common(family, chain)) == len(family) {", "if len(common(family, chain)) <= len(family) {"},
-		{"a lone owner's removal has force at once", "devices/trust/wait.go", "removalWait; !waited {", "removalWait; !waited && false {"},
+		{"a lone owner's removal has force at once", "devices/trust/wait.go", "\tif !ripe(at, dated, now, ok) {", "\tif !ripe(at, dated, now, ok) && false {"},
 		{"a checkpoint is made while an owner is away", "devices/overlay/share.go", "if f == nil {\n\t\treturn false", "if f == nil {\n\t\treturn true"},
 		{"the first of two checkpoints stays", "devices/trust/merge.go", "b != nil && l.base.yields(b.last)", "b != nil && l.base == nil"},
 		{"what a checkpoint ended is not named", "devices/trust/compact.go", "out[:min(len(out), maxBeside)]", "out[:0]"},
