@@ -80,8 +80,8 @@ func (d *duplex) level(c profiles.Codec, payload []byte) (float64, bool) {
 	return 0, false
 }
 
-// opusLevel decodes. Fuzzed without a find, but the decoder is young and the packet is a
-// stranger's: a panic in it must not end the agent for the sake of a level.
+// opusLevel decodes. The decoder is young and the packet is a stranger's: a panic in it must
+// not end the agent for the sake of a level.
 func (d *duplex) opusLevel(payload []byte) (level float64, ok bool) {
 	defer func() {
 		if recover() != nil {
@@ -103,7 +103,11 @@ func (d *duplex) opusLevel(payload []byte) (level float64, ok bool) {
 	for _, s := range d.samples[:n] {
 		sum += float64(s) * float64(s)
 	}
-	return decibel(sum / float64(n)), true
+	mean := sum / float64(n)
+	if math.IsNaN(mean) {
+		return 0, false
+	}
+	return decibel(min(mean, 1)), true // what is beyond full scale is clipped when it is played
 }
 
 // maxG722 bounds what of a packet is decoded: 200 ms (RFC 3551 section 4.2).
