@@ -14,7 +14,7 @@ import (
 const (
 	// clockEvery: one ping in so many carries the sender's clock, since clocks are set
 	// while nodes run.
-	clockEvery = 7
+	clockEvery = 6
 	// saveClockEvery spares the flash: home time may fall back by this much at a restart.
 	saveClockEvery = 10 * time.Minute
 	// agree: clocks this far apart say the same.

@@ -18,7 +18,7 @@ import (
 const (
 	// onDisk is when what was heard last has been written.
 	onDisk = 200 * time.Millisecond
-	// clocksTold is when every clock has been told after its last jump (every seventh ping).
+	// clocksTold is when every clock has been told after its last jump (every sixth ping, and what a lost one takes).
 	clocksTold = 15 * time.Second
 	// clocksAgree is how far the home's time may be off.
 	clocksAgree = 2 * time.Minute

@@ -226,7 +226,9 @@ func (w *World) afterDays() error {
 	for _, n := range w.nodes {
 		n.clock.Store(0)
 	}
-	for range 2 { // one of them for who knew no time before
+	// One of them for who knew no time before, the others for who was put out by one whose own
+	// removal takes force only now: it comes back, and hears of other proposals only then.
+	for range 4 {
 		if err := w.settle(clocksTold); err != nil {
 			return err
 		}
