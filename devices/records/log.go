@@ -196,16 +196,20 @@ func (t *Table) takeEntries(list []Proven, roster *devices.Roster, out *Taken) {
 	defer t.writing.Unlock()
 	x := t.beginLog()
 	var taken []Proven
-	var redo []Record
+	var lost []Record
+	var from uint64 // where the first of ours gave way to one from before
 	var fault error
 	for _, p := range list {
-		lost, err := x.accept(p, roster)
-		if lost != nil {
-			redo = append(redo, *lost)
+		gave, err := x.accept(p, roster)
+		if gave != nil {
+			lost = append(lost, *gave)
 		}
 		switch {
 		case err == nil:
 			taken = append(taken, p)
+			if gave != nil && (from == 0 || gave.Sequence < from) {
+				from = gave.Sequence
+			}
 		case err != errStale && fault == nil: //nolint:errorlint // never wrapped
 			fault = err
 		}
@@ -218,14 +222,49 @@ func (t *Table) takeEntries(list []Proven, roster *devices.Roster, out *Taken) {
 		out.refuse(fault)
 	}
 	out.New = append(out.New, taken...)
-	for _, r := range redo {
-		p, err := t.append(Record{Kind: r.Kind, Body: r.Body, Blobs: r.Blobs}, true)
-		if err != nil {
-			t.cfg.Logger.Error("cannot renew an own log entry", "err", err)
-			continue
-		}
-		out.Renewed = append(out.Renewed, p)
+	if len(lost) == 0 {
+		return
 	}
+	var err error
+	if out.Renewed, err = t.again(lost, from, roster); err != nil {
+		t.cfg.Logger.Error("cannot renew own log entries", "err", err)
+	}
+}
+
+// again says own entries that gave way anew, under the next epoch; writing is held. What was
+// said after the first of them, at from, moves behind it, so that the order stays; 0: nothing moves.
+func (t *Table) again(lost []Record, from uint64, roster *devices.Roster) ([]Proven, error) {
+	x := t.beginLog()
+	l := x.of(t.self)
+	seq := l.last() + 1
+	if from > 0 {
+		seq = from + 1
+		for n := seq; n <= l.last(); n++ {
+			s, r, err := x.get(t.self, n)
+			if err != nil {
+				return nil, err
+			}
+			t.redone[s.hash()] = true
+			lost = append(lost, r)
+		}
+	}
+	slices.SortStableFunc(lost, func(a, b Record) int { return cmp.Compare(a.Sequence, b.Sequence) })
+	epoch := max(1, l.epoch) + 1
+	var out []Proven
+	for i, r := range lost {
+		p, err := x.say(Record{Kind: r.Kind, Body: r.Body, Blobs: r.Blobs}, epoch, seq+uint64(i), roster) //nolint:gosec // an index
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	if err := x.commit("log.append"); err != nil {
+		return nil, err
+	}
+	for _, p := range out {
+		t.publish(p.Record)
+	}
+	return out, nil
 }
 
 func (x *logTx) accept(p Proven, roster *devices.Roster) (lost *Record, err error) {
@@ -301,26 +340,10 @@ func (t *Table) Append(kind string, body any, blobs ...BlobRef) (Proven, error) 
 	}
 	t.writing.Lock()
 	defer t.writing.Unlock()
-	return t.append(Record{Kind: kind, Body: raw, Blobs: blobs}, false)
-}
-
-// append completes, signs and stores an entry of this node; writing is held.
-func (t *Table) append(r Record, raiseEpoch bool) (Proven, error) {
-	roster := t.cfg.Roster()
-	if err := t.begin(&r, roster); err != nil {
-		return Proven{}, err
-	}
 	x := t.beginLog()
 	l := x.of(t.self)
-	r.Shape, r.Subject, r.Epoch, r.Sequence = ShapeLog, t.self.String(), max(1, l.epoch), l.last()+1
-	if raiseEpoch {
-		r.Epoch++
-	}
-	p, err := t.seal(r, roster)
+	p, err := x.say(Record{Kind: kind, Body: raw, Blobs: blobs}, max(1, l.epoch), l.last()+1, t.cfg.Roster())
 	if err != nil {
-		return p, err
-	}
-	if err := x.set(p.Record, p.Signed); err != nil {
 		return p, err
 	}
 	if err := x.commit("log.append"); err != nil {
@@ -328,6 +351,19 @@ func (t *Table) append(r Record, raiseEpoch bool) (Proven, error) {
 	}
 	t.publish(p.Record)
 	return p, nil
+}
+
+// say completes and signs an entry of this node, and puts it into its place.
+func (x *logTx) say(r Record, epoch, seq uint64, roster *devices.Roster) (Proven, error) {
+	if err := x.t.begin(&r, roster); err != nil {
+		return Proven{}, err
+	}
+	r.Shape, r.Subject, r.Epoch, r.Sequence = ShapeLog, x.t.self.String(), epoch, seq
+	p, err := x.t.seal(r, roster)
+	if err != nil {
+		return p, err
+	}
+	return p, x.set(p.Record, p.Signed)
 }
 
 // Entries lists the log entries of all members, by writer and in each writer's order;
