@@ -123,7 +123,11 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			a.checkFlows()
-			a.examine(time.Now())
+			now := time.Now()
+			a.examine(now)
+			if a.edge != nil {
+				a.edge.Review(now)
+			}
 		}
 	}
 }

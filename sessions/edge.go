@@ -23,6 +23,8 @@ import (
 type Edge interface {
 	// Take is asked first about each valid request; false leaves it to the agent.
 	Take(*sip.Request, *sip.ServerTx) bool
+	// Review is called once a second: what has been gone for too long ends.
+	Review(now time.Time)
 	// Stop ends what goes on; flows still stand.
 	Stop()
 }

@@ -464,6 +464,7 @@ func (l *fakeLeg) Stats() LegStats {
 	defer l.mu.Unlock()
 	return l.stats
 }
+func (l *fakeLeg) Counters() LegStats    { return l.Stats() }
 func (l *fakeLeg) Done() <-chan struct{} { return l.done }
 
 // Connected is at once, or never when the path is blocked.

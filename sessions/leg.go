@@ -73,6 +73,7 @@ type Leg interface {
 	Start(ctx context.Context) error // opens source and sink; both sides have accepted
 	Media() []MediaState
 	Stats() LegStats
+	Counters() LegStats         // Stats without RTT, Local and Remote, which it costs more to know
 	Connected() <-chan struct{} // closed once packets pass and both keys are proved
 	Done() <-chan struct{}      // closed when the leg failed by itself
 	Err() error

@@ -130,3 +130,4 @@ type edgeFunc func(*sip.Request, *sip.ServerTx) bool
 
 func (f edgeFunc) Take(req *sip.Request, tx *sip.ServerTx) bool { return f(req, tx) }
 func (edgeFunc) Stop()                                          {}
+func (edgeFunc) Review(time.Time)                               {}

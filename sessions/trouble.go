@@ -84,7 +84,7 @@ func (a *Agent) examine(now time.Time) {
 			c.mu.Unlock()
 			continue
 		}
-		words := c.troubles.look(now, d.leg.Media(), d.leg.Stats(), d.device.Name)
+		words := c.troubles.look(now, d.leg.Media(), d.leg.Counters(), d.device.Name)
 		same := slices.Equal(words, c.info.Trouble)
 		c.mu.Unlock()
 		c.retell(d)

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"sync"
@@ -93,20 +92,6 @@ func New(cfg Config) (*Edge, error) {
 	return e, nil
 }
 
-// Run watches over flows and calls until ctx ends.
-func (e *Edge) Run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-tick.C:
-			e.review(now)
-		}
-	}
-}
-
 // Stop implements sessions.Edge: every call through here ends, and every flow.
 func (e *Edge) Stop() {
 	e.mu.Lock()
@@ -137,8 +122,8 @@ func (e *Edge) retract(phone devices.NodeID) {
 	}
 }
 
-// review ends what has been gone for too long, and at once what no longer belongs.
-func (e *Edge) review(now time.Time) {
+// Review implements sessions.Edge: what no longer belongs ends at once.
+func (e *Edge) Review(now time.Time) {
 	r := e.agent.Resolver()
 	e.mu.Lock()
 	var strangers []*socket

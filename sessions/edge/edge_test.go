@@ -116,7 +116,6 @@ func newNode(t testing.TB) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = a.Run(ctx) })
-	wg.Go(func() { _ = n.edge.Run(ctx) })
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, _ := devices.ParseNodeID(r.FormValue("phone"))
 		n.edge.Serve(ctx, Phone{ID: id, Person: r.FormValue("person")}, w, r)

@@ -117,10 +117,10 @@ func TestGonePageEndsItsCalls(t *testing.T) {
 	}
 	_ = maria.ws.CloseNow()
 	eventually(t, "the flow is gone", gone)
-	n.edge.review(time.Now())
-	n.edge.review(time.Now().Add(9 * time.Second))
+	n.edge.Review(time.Now())
+	n.edge.Review(time.Now().Add(9 * time.Second))
 	maria.open().register()
-	n.edge.review(time.Now().Add(11 * time.Second))
+	n.edge.Review(time.Now().Add(11 * time.Second))
 	if len(n.edge.all()) != 1 {
 		t.Fatal("a page that came back lost its call")
 	}
@@ -132,8 +132,8 @@ func TestGonePageEndsItsCalls(t *testing.T) {
 	_ = maria.ws.CloseNow()
 	eventually(t, "the flow is gone again", gone)
 	now := time.Now()
-	n.edge.review(now)
-	n.edge.review(now.Add(11 * time.Second))
+	n.edge.Review(now)
+	n.edge.Review(now.Add(11 * time.Second))
 	bye := sam.asked("BYE")
 	if f, _ := bye.From().Params.Get("tag"); f != tag || bye.GetHeader("Reason") == nil {
 		t.Errorf("the other side hears %v", bye)
@@ -159,14 +159,14 @@ func TestRemovedPhoneLosesAll(t *testing.T) {
 	n.roster = &r
 	n.fold()
 	n.mu.Unlock()
-	n.edge.review(time.Now())
+	n.edge.Review(time.Now())
 	sam.respond(sam.asked("BYE"), 200, "s")
 	maria.respond(maria.asked("BYE"), 200, "m") // else its page would keep the camera on
 	maria.request("INVITE", "sam", "b2", token(), token(), "", "", maria.sdp())
 	if status := maria.status(); status != 403 {
 		t.Errorf("a removed phone calls: %d", status)
 	}
-	n.edge.review(time.Now())
+	n.edge.Review(time.Now())
 	eventually(t, "its flow is closed", func() bool {
 		n.edge.mu.Lock()
 		defer n.edge.mu.Unlock()

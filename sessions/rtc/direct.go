@@ -178,8 +178,11 @@ func (s *shown) report(b sessions.Batch) {
 	}
 }
 
-// Stats implements sessions.Leg.
-func (d *direct) Stats() sessions.LegStats {
+// Stats implements sessions.Leg; there is no path.
+func (d *direct) Stats() sessions.LegStats { return d.Counters() }
+
+// Counters implements sessions.Leg.
+func (d *direct) Counters() sessions.LegStats {
 	d.mu.Lock()
 	sink := d.sink
 	d.mu.Unlock()

@@ -40,6 +40,9 @@ const (
 	iceFailed, iceQuiet = 15 * time.Second, 5 * time.Second
 	// iceKeepalive also keeps consent fresh (RFC 7675).
 	iceKeepalive = 2 * time.Second
+	// reportsEvery is between two receiver reports: more often than RFC 3550 section 6.2 asks
+	// for, since people watch the figures, and half as often as pion would.
+	reportsEvery = 2 * time.Second
 	// replayWindow is how late a packet may come (RFC 3711 section 3.3.2 asks for 64 at least):
 	// a repair behind a key frame, or 200 ms of jitter, are further back than that.
 	replayWindow = 1024
@@ -190,7 +193,7 @@ func (f *Factory) build() {
 	// and pion would keep a copy of every packet for each of them.
 	f.sends, f.hears, f.sees = &interceptor.Registry{}, &interceptor.Registry{}, &interceptor.Registry{}
 	generator, err1 := nack.NewGeneratorInterceptor()
-	receiver, err2 := report.NewReceiverInterceptor()
+	receiver, err2 := report.NewReceiverInterceptor(report.ReceiverInterval(reportsEvery))
 	key, err3 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if f.err = errors.Join(err1, err2, err3); f.err != nil {
 		return

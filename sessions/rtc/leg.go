@@ -162,8 +162,8 @@ func (l *Leg) mediaLocked() []sessions.MediaState {
 	return out
 }
 
-// Stats implements sessions.Leg.
-func (l *Leg) Stats() sessions.LegStats {
+// Counters implements sessions.Leg.
+func (l *Leg) Counters() sessions.LegStats {
 	s := sessions.LegStats{Audio: l.stream("audio"), Video: l.stream("video")}
 	l.mu.Lock()
 	if l.feed != nil && l.feed.view != nil {
@@ -179,6 +179,12 @@ func (l *Leg) Stats() sessions.LegStats {
 		s.NoPicture = l.sink.NeedsKeyFrame() && l.recv["video"].wanted()
 	}
 	l.sinkMu.RUnlock()
+	return s
+}
+
+// Stats implements sessions.Leg; each time ICE is asked in its own goroutine.
+func (l *Leg) Stats() sessions.LegStats {
+	s := l.Counters()
 	select {
 	case <-l.connected: // pion sets its transport up in a goroutine: not to be looked at before
 	default:

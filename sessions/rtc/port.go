@@ -115,9 +115,10 @@ func (p *port) open(a netip.Addr) *ice.UDPMuxDefault {
 		_ = conn.Close()
 		return nil
 	}
-	var packets net.PacketConn = conn
-	if a.Zone() != "" {
-		packets = linkConn{conn}
+	packets, err := newQuietConn(conn, a)
+	if err != nil {
+		_ = conn.Close()
+		return nil
 	}
 	m := ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: packets, Net: network, Logger: p.log})
 	if p.muxes == nil {
@@ -157,21 +158,6 @@ func (p *port) RemoveConnByUfrag(ufrag string) {
 	for _, m := range all {
 		m.RemoveConnByUfrag(ufrag)
 	}
-}
-
-// linkConn is a socket on a link-local address. It is bound to the link, so its peers need
-// no zone; without one they compare equal to their candidates, which cannot name a zone.
-type linkConn struct{ *net.UDPConn }
-
-// ReadFromAddrPort implements ice.AddrPortReaderWriter.
-func (c linkConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
-	n, from, err := c.ReadFromUDPAddrPort(b)
-	return n, netip.AddrPortFrom(from.Addr().WithZone(""), from.Port()), err
-}
-
-// WriteToAddrPort implements ice.AddrPortReaderWriter.
-func (c linkConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	return c.WriteToUDPAddrPort(b, to)
 }
 
 // linkLocal lists the sockets on link-local IPv6 addresses.

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"errors"
 
 	"github.com/fxamacker/cbor/v2"
@@ -27,8 +26,8 @@ func (a *Agent) openEdge() error {
 	return err
 }
 
-// serveEdge takes back what an earlier run said of its phones, and runs the edge.
-func (a *Agent) serveEdge(ctx context.Context) error {
+// forgetPhones takes back what an earlier run said of its phones.
+func (a *Agent) forgetPhones() {
 	for phone, b := range a.mesh.Bindings() {
 		if b.Node == a.self && b.Binding != a.edge.Name() {
 			if err := a.mesh.Retract(phone.String(), records.KindBinding); err != nil {
@@ -36,7 +35,6 @@ func (a *Agent) serveEdge(ctx context.Context) error {
 			}
 		}
 	}
-	return a.edge.Run(ctx)
 }
 
 // takeBindings brings what the home knows of its phones into the directory.
