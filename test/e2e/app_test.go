@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"rsc.io/qr"
 
+	drive "github.com/hallway-home/hallway/test/browser"
 	"github.com/hallway-home/hallway/test/netlab"
 )
 
@@ -38,26 +38,21 @@ func (b *browser) gone(at string) { b.t.Helper(); b.act("gone", at, "") }
 
 func (b *browser) act(do, at, value string) {
 	b.t.Helper()
-	if _, err := b.command(map[string]any{"do": do, "at": at, "value": value}); err != nil {
-		shown, _ := b.command(map[string]any{"do": "text"})
-		b.t.Fatalf("%s %s: %v\nthe page shows %s", do, at, err, shown)
+	if err := b.Act(do, at, value); err != nil {
+		b.t.Fatal(err)
 	}
 }
 
 // run evaluates the body of an async function in the page, with nothing of the test in it.
 func (b *browser) run(js string, to any) {
 	b.t.Helper()
-	raw, err := b.command(map[string]any{"do": "eval", "js": js})
-	if err == nil && to != nil {
-		err = json.Unmarshal(raw, to)
-	}
-	if err != nil {
+	if err := b.Run(js, to); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
 // button is the selector of a button by its name, as a screen reader says it.
-func button(name string) string { return `role=button[name="` + name + `"]` }
+func button(name string) string { return drive.Button(name) }
 
 func (b *browser) screen(name string) {
 	b.t.Helper()
