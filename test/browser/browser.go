@@ -116,7 +116,7 @@ func Start(o Options) (*Browser, error) {
 	}
 	if !b.lines.Scan() {
 		b.Close()
-		return nil, errors.New("Chromium did not start: " + b.Noise())
+		return nil, errors.New("the browser did not start: " + b.Noise())
 	}
 	return b, nil
 }
@@ -160,10 +160,10 @@ func (b *Browser) Command(v map[string]any) (json.RawMessage, error) {
 		return nil, err
 	}
 	if _, err := b.in.Write(append(line, '\n')); err != nil {
-		return nil, fmt.Errorf("Chromium is gone: %w", err)
+		return nil, fmt.Errorf("the browser is gone: %w", err)
 	}
 	if !b.lines.Scan() {
-		return nil, errors.Join(errors.New("Chromium is gone"), b.lines.Err())
+		return nil, errors.Join(errors.New("the browser is gone"), b.lines.Err())
 	}
 	var res struct {
 		Value json.RawMessage

@@ -131,7 +131,7 @@ async function logout() {
 
 /** The secret of a QR code's URL, taken out of the address bar; null: none. */
 function secretOfURL() {
-  const found = /^#pair=([0-9A-Z]{26})$/.exec(location.hash)
+  const found = /^#pair=([0-9A-Z]{26})(?:&name=|$)/.exec(location.hash)
   if (!found) return null
   history.replaceState(null, '', location.pathname)
   return found[1]

@@ -6,12 +6,15 @@ import { phase, start } from '../home'
 import { Field, Trouble, useTask } from '../parts'
 import { t } from '../text'
 
+// A browser at the device itself may be named by the address: nobody has to tap then. Elsewhere a
+// link does not decide.
+const named = location.hostname === 'localhost' ? new URLSearchParams(location.hash.slice(1)).get('name') : null
 const fromURL = secretOfURL() // once, before anything else reads the address
 
 /** This browser is no phone of the home yet. */
 export function Pair() {
   const secret = useSignal(fromURL ?? '')
-  const name = useSignal(t('myPhone'))
+  const name = useSignal(named || t('myPhone'))
   const words = useSignal('')
   const { busy, failed, run } = useTask()
   const again = async () => {
@@ -28,6 +31,7 @@ export function Pair() {
     const timer = setInterval(() => run(again), 1000)
     return () => clearInterval(timer)
   }, [words.value, failed.value])
+  useEffect(() => { if (fromURL && named) void run(again) }, [])
   document.title = `${t('pairTitle')} · Hallway`
   return (
     <main class="alone">

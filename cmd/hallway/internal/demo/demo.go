@@ -49,6 +49,7 @@ type demo struct {
 	o      Options
 	net    network
 	agents []*agentProc
+	door   *door // nil unless the home is kept
 	began  time.Time
 }
 
@@ -104,8 +105,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		for _, a := range d.agents {
 			a.stop()
 		}
-		err = errors.Join(err, d.net.close())
+		err = errors.Join(err, d.door.close(), d.net.close())
 	}()
+	if o.Keep {
+		if err := d.makeDoor(); err != nil {
+			return err
+		}
+	}
 	if err := d.build(ctx); err != nil {
 		return d.explain(err)
 	}
@@ -114,10 +120,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		return d.explain(err)
 	}
 	d.report(s)
-	if o.Keep {
-		d.keep(ctx)
+	if !o.Keep {
+		return nil
 	}
-	return nil
+	if err := d.net.open(d.door, d.agents[0]); err != nil {
+		return err
+	}
+	return d.keep(ctx)
 }
 
 func (d *demo) step(format string, args ...any) {
@@ -343,26 +352,15 @@ func (d *demo) report(s summary) {
 		_ = json.NewEncoder(d.o.Out).Encode(s)
 		return
 	}
-	say := func(format string, args ...any) { _, _ = fmt.Fprintf(d.o.Out, format+"\n", args...) }
-	say("\n%-16s %-9s %-8s %-9s %-8s %s", "RECORDED BY", "NUMBER", "FRAMES", "DISTINCT", "TONE", "SOUND AGAINST PICTURE")
+	d.say("\n%-16s %-9s %-8s %-9s %-8s %s", "RECORDED BY", "NUMBER", "FRAMES", "DISTINCT", "TONE", "SOUND AGAINST PICTURE")
 	for i, f := range s.Recordings {
-		say("%-16s %08x  %-8d %-9s %-8s %+.0f ms", d.agents[i].name, f.Nonce, f.Frames, fmt.Sprintf("%.1f %%", 100*f.Distinct), fmt.Sprintf("%.0f Hz", f.Tone), float64(f.Skew.Microseconds())/1000)
+		d.say("%-16s %08x  %-8d %-9s %-8s %+.0f ms", d.agents[i].name, f.Nonce, f.Frames, fmt.Sprintf("%.1f %%", 100*f.Distinct), fmt.Sprintf("%.0f Hz", f.Tone), float64(f.Skew.Microseconds())/1000)
 	}
-	say("")
+	d.say("")
 	for _, f := range s.Recordings {
-		say("  %s", f.File)
+		d.say("  %s", f.File)
 	}
-	say("\nEach side recorded what the other one sent. Done in %.1f s.", time.Since(d.began).Seconds())
-}
-
-func (d *demo) keep(ctx context.Context) {
-	exe, _ := os.Executable()
-	_, _ = fmt.Fprintf(d.o.Out, "\nThe home goes on. In another terminal, try:\n\n")
-	for _, line := range []string{"devices --all", "call kitchen", "call front-door", "doctor"} {
-		_, _ = fmt.Fprintf(d.o.Out, "  %s --data %s %s\n", exe, d.agents[0].dir, line)
-	}
-	_, _ = fmt.Fprintf(d.o.Out, "  %s --data %s answer\n\nCtrl-C ends it.\n", exe, d.agents[1].dir)
-	<-ctx.Done()
+	d.say("\nEach side recorded what the other one sent. Done in %.1f s.", time.Since(d.began).Seconds())
 }
 
 func writeFile(path string, b []byte) error { return os.WriteFile(path, b, 0o600) }

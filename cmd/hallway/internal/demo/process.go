@@ -18,6 +18,7 @@ import (
 // agentProc is one device of the demo.
 type agentProc struct {
 	name, class, room, dir string
+	config                 string // file; empty without
 	clip                   clipSpec
 
 	cmd  *exec.Cmd
@@ -35,6 +36,8 @@ type network interface {
 	prepare(a *agentProc, index int) (args []string, err error)
 	command(ctx context.Context, a *agentProc, exe string, args []string) *exec.Cmd
 	seed(a *agentProc) string // what a join token needs to find the owner, if multicast does not
+	door() (*door, error)
+	open(d *door, to *agentProc) error // lets a browser on this machine in, to the door and to the media of all agents
 	close() error
 }
 
@@ -46,15 +49,26 @@ func newNetwork(loopback bool) (network, error) {
 	if errors.Is(err, netlab.ErrUnsupported) {
 		return &loopbackNet{}, nil
 	}
-	return &namespaces{lab}, err
+	if err != nil {
+		return nil, err
+	}
+	segment, err := lab.FreeSegment()
+	if err != nil {
+		return nil, errors.Join(err, lab.Close())
+	}
+	return &namespaces{lab: lab, segment: segment}, nil
 }
 
-type namespaces struct{ lab *netlab.Lab }
+type namespaces struct {
+	lab     *netlab.Lab
+	segment *netlab.Segment
+	cable   *netlab.Machine // nil until somebody may come in
+}
 
 func (n *namespaces) describe() string { return "one namespace for each device, on a private bridge" }
 
 func (n *namespaces) prepare(a *agentProc, _ int) (args []string, err error) {
-	a.host, err = n.lab.Host(a.class)
+	a.host, err = n.lab.HostOn(n.segment, a.class, netlab.Both)
 	return nil, err
 }
 
@@ -64,7 +78,23 @@ func (n *namespaces) command(ctx context.Context, a *agentProc, exe string, args
 
 func (n *namespaces) seed(*agentProc) string { return "" }
 
-func (n *namespaces) close() error { return n.lab.Close() }
+func (n *namespaces) door() (*door, error) { return newDoor() }
+
+func (n *namespaces) open(d *door, to *agentProc) (err error) {
+	if n.cable, err = n.lab.Machine(n.segment); err != nil {
+		return err
+	}
+	d.lead(to.host.NS)
+	return nil
+}
+
+func (n *namespaces) close() error {
+	var err error
+	if n.cable != nil {
+		err = n.cable.Close()
+	}
+	return errors.Join(err, n.lab.Close())
+}
 
 // loopbackNet runs all agents on 127.0.0.1 with a port each; they name each other as
 // peers, because multicast on loopback is not a matter of course.
@@ -95,6 +125,18 @@ func (*loopbackNet) command(ctx context.Context, _ *agentProc, exe string, args 
 
 func (*loopbackNet) seed(a *agentProc) string { return fmt.Sprintf("127.0.0.1:%d", a.port) }
 
+// door is only a port: the device itself listens there.
+func (*loopbackNet) door() (*door, error) {
+	d, err := newDoor()
+	if err == nil {
+		err = d.ln.Close()
+	}
+	return d, err
+}
+
+// open has nothing to do: the device itself is at the door.
+func (*loopbackNet) open(*door, *agentProc) error { return nil }
+
 func (*loopbackNet) close() error { return nil }
 
 // start runs the agent and waits until its API answers.
@@ -111,6 +153,9 @@ func (a *agentProc) start(ctx context.Context, n network, index int, token strin
 		return err
 	}
 	args = append(args, extra...)
+	if a.config != "" {
+		args = append(args, "--config", a.config)
+	}
 	if token != "" {
 		args = append(args, "--join", token)
 	}
