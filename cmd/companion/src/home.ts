@@ -104,6 +104,7 @@ export async function start() {
   phase.value = 'in'
   stop = events(() => refreshSoon(), (up) => {
     live.value = up
+    if (up) performance.mark('live')
     if (up) refreshSoon()
     else void refused()
   })

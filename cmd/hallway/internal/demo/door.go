@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -124,27 +125,26 @@ func (d *door) drop(conns ...*net.TCPConn) {
 }
 
 // dial connects inside the namespace. A socket belongs to the namespace of the thread that made
-// it; the thread is locked and never unlocked, so it ends with the goroutine and nothing else
-// runs on it.
+// it, so the thread goes there and back.
 func (d *door) dial() (conn *net.TCPConn, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		var f *os.File
-		if f, err = os.Open(filepath.Join("/var/run/netns", d.ns)); err != nil {
-			return
+	to, err1 := os.Open(filepath.Join("/var/run/netns", d.ns))
+	runtime.LockOSThread()
+	home, err2 := os.Open("/proc/thread-self/ns/net")
+	defer func() { _, _ = to.Close(), home.Close() }() // nil is an error that nobody needs
+	port, err3 := strconv.Atoi(d.port)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	if err = unix.Setns(int(to.Fd()), unix.CLONE_NEWNET); err == nil {
+		conn, err = net.DialTCP("tcp4", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+			// Nothing else may run on this thread, and its end would be that of the agents that
+			// were started on it (Pdeathsig).
+			panic(back)
 		}
-		defer func() { _ = f.Close() }()
-		if err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-			return
-		}
-		var port int
-		if port, err = net.LookupPort("tcp", d.port); err == nil {
-			conn, err = net.DialTCP("tcp4", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-		}
-	}()
-	<-done
+	}
+	runtime.UnlockOSThread()
 	return conn, err
 }
 
