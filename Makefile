@@ -17,7 +17,7 @@ SIM_SEEDS ?= 10000
 HOSTILE ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help build companion demo clips test unit e2e soak fuzz bench lint fmt cross packages reproduce deps clean
+.PHONY: help build companion demo clips test unit e2e soak fuzz bench lint fmt cross packages reproduce deps clean pictures
 
 help: ## show this list
 	@printf 'Hallway: the screens, cameras and speakers of a home call each other by name.\n\n'
@@ -60,6 +60,14 @@ soak: fuzz ## fuzz targets, SIM_SEEDS simulated homes, calls and churn for SOAK,
 
 bench: deps build ## the budgets, measured: a table and build/bench.json
 	$(GO) run ./test/bench -hallway $(BUILD)/hallway -out $(BUILD)/bench.json
+
+pictures: deps $(APP) ## the pictures of the README, drawn anew from the demo's home (root)
+	REQUIRE_PEERS=1 $(GO) test -count=1 -run 'TestDemoInABrowserOfTheMachine/namespaces' ./test/e2e
+	@mkdir -p docs/screens
+	@for p in house-phone call-phone panel-tablet house-tv; do \
+		ffmpeg -v error -y -i $(BUILD)/screens/demo-$$p.png -vf "scale='min(1280,iw)':-2:flags=lanczos,split[a][b];[a]palettegen=max_colors=160[p];[b][p]paletteuse=dither=none" -update 1 docs/screens/$$p.png && \
+		test "$$(stat -c %s docs/screens/$$p.png)" -lt 60000 || { echo "$$p.png failed, or is larger than 60 kB"; exit 1; }; \
+	done
 
 lint: $(GOLANGCI) ## vet, golangci-lint and formatting
 	$(GO) vet ./...

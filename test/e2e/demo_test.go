@@ -172,6 +172,15 @@ func TestDemoInABrowserOfTheMachine(t *testing.T) {
 			if !cookies {
 				t.Error("the browser keeps no session, or shows its cookie to the page")
 			}
+			if name == "namespaces" {
+				b.draw("demo-house")
+				if _, err := b.open(origin + "panel"); err != nil {
+					t.Fatal(err)
+				}
+				b.click(drive.Button("Start the panel"))
+				b.wait("[data-slug=kitchen][aria-disabled=false]")
+				b.draw("demo-panel")
+			}
 			if _, err := b.open(origin); err != nil { // a page that is loaded anew goes on
 				t.Fatal(err)
 			}
@@ -190,6 +199,9 @@ func TestDemoInABrowserOfTheMachine(t *testing.T) {
 				return later.Number == number && later.Counter != first.Counter && later.Frames > first.Frames+25 && later.Energy > first.Energy
 			})
 			t.Logf("first %+v, later %+v", first, later)
+			if name == "namespaces" {
+				b.draw("demo-call")
+			}
 			b.click(drive.Button("Hang up"))
 			b.click(drive.Button("Close"))
 			b.click("[data-slug=front-door]")

@@ -23,10 +23,10 @@ function go(e: JSX.TargetedMouseEvent<HTMLAnchorElement>) {
   document.querySelector<HTMLElement>('main')?.focus()
 }
 
-const screens: { at: string; name: Key; show: () => ComponentChild }[] = [
+const screens: { at: string; name: Key; short?: Key; show: () => ComponentChild }[] = [
   { at: '/', name: 'house', show: () => <House /> },
   { at: '/add', name: 'add', show: () => <Add /> },
-  { at: '/people', name: 'people', show: () => <People /> },
+  { at: '/people', name: 'people', short: 'persons', show: () => <People /> },
   { at: '/activity', name: 'activity', show: () => <Activity /> },
   { at: '/settings', name: 'settings', show: () => <Settings /> },
 ]
@@ -42,7 +42,7 @@ function App() {
     <>
       <a class="skip" href="#content" onClick={(e) => { e.preventDefault(); document.querySelector<HTMLElement>('main')?.focus() }}>{t('skip')}</a>
       <nav aria-label={t('menu')}>
-        {screens.map((s) => <a key={s.at} href={s.at} onClick={go} aria-current={s === screen ? 'page' : undefined}>{t(s.name)}</a>)}
+        {screens.map((s) => <a key={s.at} href={s.at} onClick={go} aria-current={s === screen ? 'page' : undefined} aria-label={t(s.name)}>{t(s.short ?? s.name)}</a>)}
       </nav>
       <main id="content" tabIndex={-1}>
         {!live.value && <p class="notice" role="status">{t('offline')}</p>}

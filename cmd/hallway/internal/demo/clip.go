@@ -49,27 +49,60 @@ func check(b uint64) byte {
 	return raw[0] ^ raw[3] ^ raw[6]
 }
 
-// picture draws one frame as 8-bit luma.
+// digits are what people read of the counter: three columns and five rows each, from the top left.
+var digits = [10]uint16{0b111101101101111, 0b010110010010111, 0b111001111100111, 0b111001111001111, 0b101101111001001, 0b111100111001111, 0b111100111101111, 0b111001010010010, 0b111101111101111, 0b111101111001111}
+
+const (
+	dot          = 20 // pixels
+	digitsTop    = 160
+	digitsLeft   = width/2 - 5*dot - dot/2
+	black, white = 16, 235
+)
+
+// picture draws one frame as 8-bit luma: a wave that moves, the blocks, and the counter in digits.
 func picture(nonce uint32, counter uint16) []byte {
 	f := make([]byte, width*height)
-	shift := int(counter) * 4
+	var wave [256]byte
+	for i := range wave {
+		wave[i] = byte(110 + 34*math.Sin(2*math.Pi*float64(i)/256))
+	}
 	for y := range height {
 		for x := range width {
-			f[y*width+x] = byte(96 + 32*((x+shift)/64%2) + 24*(y/60%2)) //nolint:gosec // at most 152
+			f[y*width+x] = wave[(x+y/2+4*int(counter))%256]
+		}
+	}
+	fill := func(x0, y0, size int, value byte) {
+		for y := y0; y < y0+size; y++ {
+			for x := x0; x < x0+size; x++ {
+				f[y*width+x] = value
+			}
 		}
 	}
 	code := bits(nonce, counter)
 	for i := range codeBits {
-		value := byte(16)
+		value := byte(black)
 		if code>>(codeBits-1-i)&1 == 1 {
-			value = 235
+			value = white
 		}
-		x0, y0 := codeLeft+i%perRow*block, codeTop+i/perRow*block
-		for y := y0; y < y0+block; y++ {
-			for x := x0; x < x0+block; x++ {
-				f[y*width+x] = value
+		fill(codeLeft+i%perRow*block, codeTop+i/perRow*block, block, value)
+	}
+	for i, c := range fmt.Sprintf("%03d", counter) {
+		for k := range 15 {
+			if digits[c-'0']>>(14-k)&1 == 1 {
+				fill(digitsLeft+4*dot*i+k%3*dot, digitsTop+k/3*dot, dot, white)
 			}
 		}
+	}
+	return f
+}
+
+// colours are both planes of chroma of all frames of a clip: another hue for each tone.
+func colours(hz float64) []byte {
+	const w, h = width / 2, height / 2
+	f := make([]byte, 2*w*h)
+	for i := range w * h {
+		hue := hz/40 + float64(i/w)/h
+		f[i], f[w*h+i] = byte(128+36*math.Cos(hue)), byte(128+36*math.Sin(hue))
 	}
 	return f
 }
@@ -107,7 +140,7 @@ func makeClip(ctx context.Context, c clipSpec) error {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, "ffmpeg", "-hide_banner", "-loglevel", "error", "-y", //nolint:gosec // our own words
-		"-f", "rawvideo", "-pix_fmt", "gray", "-video_size", fmt.Sprintf("%dx%d", width, height), "-framerate", fmt.Sprint(fps), "-i", "pipe:0",
+		"-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", fmt.Sprintf("%dx%d", width, height), "-framerate", fmt.Sprint(fps), "-i", "pipe:0",
 		"-f", "s16le", "-ar", fmt.Sprint(sampleRate), "-ac", "1", "-i", sound,
 		"-c:v", "libx264", "-profile:v", "baseline", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p", "-g", fmt.Sprint(fps), "-bf", "0", "-b:v", "1M",
 		"-c:a", "libopus", "-ac", "2", "-b:a", "64k", "-shortest", c.File)
@@ -120,16 +153,17 @@ func makeClip(ctx context.Context, c clipSpec) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	err = writeFrames(in, c.Nonce)
+	err = writeFrames(in, c)
 	if werr := cmd.Wait(); werr != nil {
 		return fmt.Errorf("ffmpeg could not make %s: %w: %s", c.File, werr, stderr.String())
 	}
 	return err
 }
 
-func writeFrames(w io.WriteCloser, nonce uint32) error {
+func writeFrames(w io.WriteCloser, c clipSpec) error {
+	chroma := colours(c.Tone)
 	for i := range clipSeconds * fps {
-		if _, err := w.Write(picture(nonce, uint16(i))); err != nil { //nolint:gosec // 500 frames
+		if _, err := w.Write(append(picture(c.Nonce, uint16(i)), chroma...)); err != nil { //nolint:gosec // 500 frames
 			_ = w.Close()
 			return err
 		}
