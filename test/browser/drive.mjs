@@ -30,6 +30,18 @@ const commands = {
   shot: ({ file }) => page.screenshot({ path: file, fullPage: true }).then(() => null),
   text: () => page.evaluate('document.body.innerText'),
 }
+// More pages: {do: "another", url} opens one and gives its number, {do: "in", page, js} evaluates there,
+// {do: "crash", page} kills its process.
+const others = []
+Object.assign(commands, {
+  another: async ({ url }) => {
+    const made = await context.newPage()
+    await made.goto(url, patience)
+    return others.push(made) - 1
+  },
+  in: ({ page: n, js }) => others[n].evaluate(`(async () => { ${js} })()`),
+  crash: async ({ page: n }) => void (await context.newCDPSession(others[n])).send('Page.crash').catch(() => {}), // it is not answered
+})
 console.log(JSON.stringify({ id: 0, value: context.browser()?.version() ?? 'ready' }))
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line)

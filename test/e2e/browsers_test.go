@@ -1,54 +1,11 @@
 package e2e
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"sync"
+	"strings"
 	"testing"
 	"time"
-
-	"github.com/hallway-home/hallway/firmware"
 )
-
-// withDoor is the program with a door for browsers that stands for the HTTPS server and its
-// logins (cmd/hallway/internal/agent/edge_hallwaytest.go).
-var withDoor = sync.OnceValues(func() (string, error) {
-	file := filepath.Join(filepath.Dir(binary), "hallway-with-door")
-	args := firmware.BuildArgs("e2e", file)
-	args[slices.Index(args, "-tags")+1] += ",hallwaytest"
-	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	cmd.Stderr = os.Stderr
-	return file, cmd.Run()
-})
-
-// doors makes a node serve browsers.
-func (n *node) doors() *node {
-	n.t.Helper()
-	shown, err := pages()
-	if err != nil {
-		missing(n.t, err.Error())
-	}
-	program, err := withDoor()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.command = []string{"env", "HALLWAY_TEST_DOOR=:8443", "HALLWAY_TEST_PAGES=" + shown, program}
-	return n
-}
-
-func (n *node) page() string { return "https://" + n.host.IPv4 + ":8443/page.html" }
-
-// phone opens a page at a node, pairs it as a person's phone and registers it.
-func (c *chromium) phone(n *node, person string) *tab {
-	c.t.Helper()
-	p := c.open(n.page())
-	p.run("phone.pair('" + slugOf(person) + "', '" + person + "')")
-	p.run("phone.start('" + slugOf(person) + "')")
-	return p
-}
 
 // changes puts on hold or takes back; JsSIP says false while the change before is under way.
 func (p *tab) changes(what string) {
@@ -63,7 +20,7 @@ func (p *tab) changes(what string) {
 // passing through the page's node.
 func TestPageCallsPanel(t *testing.T) {
 	l := newLab(t)
-	tv := newNode(t, l, "TV", "tv", "Living room").doors().start().found()
+	tv := newNode(t, l, "TV", "tv", "Living room").start().found()
 	rec := t.TempDir()
 	panel := newNode(t, l, "Panel", "panel", "Kitchen", "--source-clip", clip(t, 550), "--sink-record", rec, "--auto-answer", "yes")
 	tv.invite(panel)
@@ -86,21 +43,16 @@ func TestPageCallsPanel(t *testing.T) {
 // caller.
 func TestPersonRingsAtAllPages(t *testing.T) {
 	l := newLab(t)
-	tv := newNode(t, l, "TV", "tv", "Living room", "--source-clip", clip(t, 440), "--sink-record", t.TempDir()).doors().start().found()
-	panel := newNode(t, l, "Panel", "panel", "Kitchen", "--source-clip", clip(t, 550), "--sink-record", t.TempDir()).doors()
+	tv := newNode(t, l, "TV", "tv", "Living room", "--source-clip", clip(t, 440), "--sink-record", t.TempDir()).start().found()
+	panel := newNode(t, l, "Panel", "panel", "Kitchen", "--source-clip", clip(t, 550), "--sink-record", t.TempDir())
 	tv.invite(panel)
 	b := startChromium(t, l.MustHost(t, "Phone"))
 	one := b.phone(tv, "Maria")
-	two := b.open(tv.page()) // another page of the same phone
-	two.run("phone.start('maria')")
-	three := startChromium(t, l.MustHost(t, "Tablet")).open(panel.page()) // another phone, at another node
-	three.run("phone.ready")
-	var tablet string
-	if err := three.try("phone.ready", &tablet); err != nil {
-		t.Fatal(err)
-	}
-	one.run("fetch('/pair?phone=" + tablet + "&person=maria&name=Maria', {method: 'POST'})")
-	panel.eventually(5*time.Second, "it knows the tablet", func() bool { return three.try("phone.start('maria')", nil) == nil })
+	two := b.open(tv) // another page of the same phone
+	two.run("phone.start()")
+	three := startChromium(t, l.MustHost(t, "Tablet")).open(panel) // another phone, at another node
+	three.join(tv, "--person", "maria")
+	panel.eventually(5*time.Second, "it knows the tablet", func() bool { return three.try("phone.start()", nil) == nil })
 
 	c := ask[call](panel, "call", "maria", "--detach")
 	for _, p := range []*tab{one, two, three} {
@@ -137,17 +89,13 @@ func TestPersonRingsAtAllPages(t *testing.T) {
 // Page to page across two nodes, and what happens inside a call.
 func TestPageCallsPage(t *testing.T) {
 	l := newLab(t)
-	tv := newNode(t, l, "TV", "tv", "Living room", "--auto-answer", "yes", "--source-clip", clip(t, 440), "--sink-record", t.TempDir()).doors().start().found()
-	panel := newNode(t, l, "Panel", "panel", "Kitchen").doors()
+	tv := newNode(t, l, "TV", "tv", "Living room", "--auto-answer", "yes", "--source-clip", clip(t, 440), "--sink-record", t.TempDir()).start().found()
+	panel := newNode(t, l, "Panel", "panel", "Kitchen")
 	tv.invite(panel)
 	maria := startChromium(t, l.MustHost(t, "Phone")).phone(tv, "Maria")
-	sam := startChromium(t, l.MustHost(t, "Tablet")).open(panel.page())
-	var id string
-	if err := sam.try("phone.ready", &id); err != nil {
-		t.Fatal(err)
-	}
-	maria.run("fetch('/pair?phone=" + id + "&person=sam&name=Sam', {method: 'POST'})")
-	panel.eventually(5*time.Second, "it knows Sam", func() bool { return sam.try("phone.start('sam')", nil) == nil })
+	sam := startChromium(t, l.MustHost(t, "Tablet")).open(panel)
+	sam.join(tv, "--name", "Sam")
+	panel.eventually(5*time.Second, "it knows Sam", func() bool { return sam.try("phone.start()", nil) == nil })
 	sees := func(p *tab) {
 		t.Helper()
 		was := p.state().Frames
@@ -206,17 +154,23 @@ func TestPageCallsPage(t *testing.T) {
 	sees(sam)
 	tv.run("home", "person", "sam", "--delete")
 	tv.eventually(10*time.Second, "the call of a removed phone ends", func() bool { return tv.call(c.ID).State == "ended" })
-	sam.eventually(10*time.Second, "the page hears of it", func(s pageState) bool { return len(s.Ended) == 3 })
+	panel.eventually(10*time.Second, "the removed page has no flow", func() bool {
+		var up bool
+		return sam.try("phone.ua.isConnected()", &up) == nil && !up
+	})
 	var status int
-	if err := sam.try("fetch(phone.query).then((r) => r.status)", &status); err != nil || status != 403 {
+	if err := sam.try("fetch('/sip').then((r) => r.status)", &status); err != nil || status != 401 {
 		t.Errorf("a removed phone is answered %d, %v", status, err)
+	}
+	if err := sam.try("phone.login()", nil); err == nil || !strings.Contains(err.Error(), "removed") {
+		t.Errorf("a removed phone logs in: %v", err)
 	}
 }
 
 // From the tap to the first decoded frame of a panel that answers by itself.
 func TestPageTapToFirstFrame(t *testing.T) {
 	l := newLab(t)
-	tv := newNode(t, l, "TV", "tv", "Living room").doors().start().found()
+	tv := newNode(t, l, "TV", "tv", "Living room").start().found()
 	panel := newNode(t, l, "Panel", "panel", "Kitchen", "--source-clip", clip(t, 550), "--auto-answer", "yes")
 	tv.invite(panel)
 	phone := startChromium(t, l.MustHost(t, "Phone")).phone(tv, "Maria")

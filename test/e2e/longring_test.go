@@ -9,7 +9,7 @@ import (
 // other side is only when somebody accepts.
 func TestLongRinging(t *testing.T) {
 	l := newLab(t)
-	tv := newNode(t, l, "TV", "tv", "Living room", "--source-clip", clip(t, 440), "--sink-record", t.TempDir()).doors().start().found()
+	tv := newNode(t, l, "TV", "tv", "Living room", "--source-clip", clip(t, 440), "--sink-record", t.TempDir()).start().found()
 	panel := newNode(t, l, "Panel", "panel", "Kitchen", "--source-clip", clip(t, 550), "--sink-record", t.TempDir())
 	tv.invite(panel)
 	phone := startChromium(t, l.MustHost(t, "Phone")).phone(tv, "Maria")

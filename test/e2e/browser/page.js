@@ -1,86 +1,50 @@
-// What a page of the companion does as a phone, without anything to see: a key that cannot be
-// exported, a signed binding, JsSIP over a WebSocket, and calls that the test asks for.
+// The companion as a phone, without anything to see: the app's own key, pairing, login and signed
+// binding, JsSIP over a WebSocket, and calls that the test asks for.
 import JsSIP from 'jssip'
+import { key, login, pair, publicKey } from '../../../cmd/companion/src/client.js'
+import { base64url, sealed, statement, toSign, unhex } from '../../../cmd/companion/src/binding'
+import { certificate } from '../../../cmd/companion/src/certificate'
 
-const hex = (b) => [...new Uint8Array(b)].map((x) => x.toString(16).padStart(2, '0')).join('')
-const unhex = (s) => Uint8Array.from(s.match(/../g), (x) => parseInt(x, 16))
-const base64url = (b) => btoa(String.fromCharCode(...b)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
-
-// store keeps key and certificate for all tabs of this browser (IndexedDB).
-function store(mode, f) {
-  return new Promise((done, failed) => {
-    const open = indexedDB.open('phone', 1)
-    open.onupgradeneeded = () => open.result.createObjectStore('kept')
-    open.onerror = () => failed(open.error)
-    open.onsuccess = () => {
-      const r = f(open.result.transaction('kept', mode).objectStore('kept'))
-      r.onsuccess = () => done(r.result)
-      r.onerror = () => failed(r.error)
-    }
-  })
-}
-
-async function kept(name, make) {
-  const old = await store('readonly', (s) => s.get(name))
-  if (old) return old
-  const made = await make()
-  await store('readwrite', (s) => s.put(made, name))
-  return made
-}
-
-const p256 = { name: 'ECDSA', namedCurve: 'P-256' }
 const phone = { ended: [], heard: [], rang: 0 }
 window.phone = phone
+const video = document.createElement('video')
+video.autoplay = video.playsInline = true
+document.body.append(video)
 
-phone.ready = (async () => {
-  phone.key = await kept('key', () => crypto.subtle.generateKey(p256, false, ['sign', 'verify']))
-  phone.cert = await kept('cert', () => RTCPeerConnection.generateCertificate(p256))
-  const raw = new Uint8Array(await crypto.subtle.exportKey('raw', phone.key.publicKey))
-  phone.public = Uint8Array.of(2 + (raw[64] & 1), ...raw.slice(1, 33)) // SEC 1, compressed
-  phone.id = hex(await crypto.subtle.digest('SHA-256', phone.public)).slice(0, 32)
-  return phone.id
-})()
-
-phone.pair = async (person, name) => {
-  await phone.ready
-  const r = await fetch(`/pair?phone=${phone.id}&person=${person}&name=${name}`, { method: 'POST' })
-  if (!r.ok) throw new Error(await r.text())
+phone.pair = async (code, name) => {
+  const { state } = await pair(code, name)
+  if (state !== 'paired') throw new Error(`pairing: ${state}`)
 }
 
-// binding is what devices/records calls the body of a binding's record: CBOR of
-// {1: key, 2: statement, 3: signature}, the statement CBOR of {1: node, 2: name of the flow,
-// 3: [SHA-256 of the certificate], 4: a number that grows}.
-async function binding(welcome) {
-  const name = new TextEncoder().encode(welcome.binding)
-  const print = unhex(phone.cert.getFingerprints().find((f) => f.algorithm === 'sha-256').value.replaceAll(':', ''))
-  const number = new Uint8Array(8)
-  new DataView(number.buffer).setBigUint64(0, BigInt(Date.now()))
-  const bytes = (b) => [0x58, b.length, ...b]
-  const statement = Uint8Array.of(0xa4, 1, 0x50, ...unhex(welcome.node), 2, 0x60 + name.length, ...name, 3, 0x81, ...bytes(print), 4, 0x1b, ...number)
-  const signed = Uint8Array.of(...new TextEncoder().encode('hallway-binding/1\0'), ...statement)
-  const sig = new Uint8Array(await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, phone.key.privateKey, signed))
-  return base64url(Uint8Array.of(0xa3, 1, ...bytes(phone.public), 2, ...bytes(statement), 3, ...bytes(sig)))
+const welcome = async () => (await fetch('/sip')).json()
+
+async function binding(w) {
+  const own = await key()
+  const print = (await certificate()).getFingerprints().find((f) => f.algorithm === 'sha-256').value
+  const said = statement(unhex(w.node), w.binding, unhex(print.replaceAll(':', '')), BigInt(Date.now()))
+  const signature = await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, own.privateKey, toSign(said))
+  return base64url(sealed(await publicKey(own), said, new Uint8Array(signature)))
 }
 
-// start registers as a phone of the person.
-phone.start = async (person) => {
-  await phone.ready
-  const query = phone.query = `/sip?phone=${phone.id}&person=${person}`
-  const welcome = await (await fetch(query)).json()
-  const domain = welcome.aor.split('@')[1]
+// start logs in and registers.
+phone.start = async () => {
+  phone.login = login
+  phone.cert = await certificate()
+  await login()
+  const { aor } = await welcome()
+  const domain = aor.split('@')[1]
   phone.uri = (slug) => `sip:${slug}@${domain}`
   const ua = (phone.ua = new JsSIP.UA({
-    sockets: [new JsSIP.WebSocketInterface(`wss://${location.host}${query}`)],
-    uri: welcome.aor, register: false, connection_recovery_min_interval: 1, connection_recovery_max_interval: 2,
+    sockets: [new JsSIP.WebSocketInterface(`wss://${location.host}/sip`)],
+    uri: aor, register: false, connection_recovery_min_interval: 1, connection_recovery_max_interval: 2,
   }))
   ua.on('newRTCSession', (e) => adopt(e.session, e.originator))
-  ua.on('newTransaction', () => {})
   const registered = new Promise((done, failed) => {
     ua.on('registered', () => { phone.registered = (phone.registered || 0) + 1; done() })
     ua.on('registrationFailed', (e) => failed(new Error(`registration: ${e.cause} ${e.response && e.response.status_code} ${e.response && e.response.reason_phrase}`)))
   })
   ua.on('connected', async () => {
-    ua.registrator().setExtraHeaders([`Hallway-Binding: ${await binding(await (await fetch(query)).json())}`])
+    ua.registrator().setExtraHeaders([`Hallway-Binding: ${await binding(await welcome())}`])
     ua.register()
   })
   ua.start()
@@ -108,7 +72,6 @@ function adopt(session, originator) {
 function watch(pc) {
   if (phone.pc === pc) return
   phone.pc = pc
-  const video = document.getElementById('theirs')
   pc.ontrack = (e) => {
     if (!video.srcObject || video.srcObject.getTracks().every((t) => t.readyState === 'ended')) video.srcObject = new MediaStream()
     video.srcObject.addTrack(e.track)
@@ -127,7 +90,6 @@ phone.warm = async () => { phone.stream = await navigator.mediaDevices.getUserMe
 phone.call = (slug, picture) => {
   phone.ringing = false
   phone.tapped = performance.now()
-  const video = document.getElementById('theirs')
   video.srcObject = null
   phone.first = new Promise((done) => video.requestVideoFrameCallback(() => done(performance.now() - phone.tapped)))
   const o = options(picture)

@@ -231,7 +231,6 @@ func (a *Agent) run(ctx context.Context) error {
 	calls.Go(func() error { return a.serveWeb(cctx) })
 	calls.Go(func() error { return a.followCalls(cctx) })
 	calls.Go(func() error { a.forgetPhones(); return nil })
-	calls.Go(func() error { return a.testDoor(cctx) })
 	calls.Go(func() error { return a.finishJoining(cctx) })
 	if a.opt.Ready != nil {
 		a.opt.Ready(a.cfg.Socket())
