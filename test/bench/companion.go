@@ -50,6 +50,8 @@ type page struct {
 	*browser.Browser
 	camera *exec.Cmd
 	origin string
+	phone  *netlab.Host
+	server int // the agent to which the home's name leads
 }
 
 // companions measures what somebody with the companion waits for.
@@ -89,6 +91,10 @@ func companions(binary string) (rows []row, err error) {
 	if err != nil {
 		return nil, err
 	}
+	fails, err := p.times(func() (float64, error) { return p.failover(binary) })
+	if err != nil {
+		return nil, err
+	}
 	return []row{
 		{Name: "companion: all that a browser loads, compressed", Value: size, Unit: "kB", Budget: 150},
 		timed("companion: opened to the house, live", opens, 300, ""),
@@ -96,6 +102,7 @@ func companions(binary string) (rows []row, err error) {
 		timed("companion: tap on a camera, seen already, to its picture", gate, 120, "go2rtc, MediaMTX 1200 to 1300 (measured earlier)"),
 		// The camera is connected by this tap, and its next key frame is up to 2 s away.
 		timed("companion: tap on a camera that nobody sees to its picture", alone, 2500, ""),
+		timed("companion: its device killed, through another it can call again", fails, 3000, ""),
 	}, nil
 }
 
@@ -192,12 +199,16 @@ func (p *page) enter() error {
 	if err != nil {
 		return err
 	}
+	p.phone = h
 	dir := filepath.Join(p.root, "browser")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	name, _, _ := strings.Cut(strings.TrimPrefix(trust.URL, "https://"), ":")
-	args := append(browser.Media(), "--autoplay-policy=no-user-gesture-required", "--host-resolver-rules=MAP "+name+" "+tv.host.IPv4)
+	args := append(browser.Media(), "--autoplay-policy=no-user-gesture-required", "--host-resolver-rules=MAP "+name+" "+homeAddr)
+	if err := p.lead(0); err != nil {
+		return err
+	}
 	if p.Browser, err = browser.Start(browser.Options{Command: h.Command, Dir: dir, CA: ca, Args: args}); err != nil {
 		return err
 	}
@@ -229,6 +240,47 @@ func (p *page) tap(slug string) (ms float64, err error) {
 	// The other side is free again, and the camera anywhere in its group of pictures.
 	time.Sleep(500*time.Millisecond + rand.N(2*time.Second))
 	return ms, err
+}
+
+// homeAddr is where the home's name leads the browser: to the device that has it, as answers of
+// mDNS would.
+const homeAddr = "10.77.0.250"
+
+// lead makes the home's name lead to an agent's host, which may have been another's.
+func (p *page) lead(to int) error {
+	from := p.agents[p.server].host
+	_ = from.Command(context.Background(), "ip", "addr", "del", homeAddr+"/32", "dev", "lo").Run() // the first time there is none
+	p.server = to
+	err := p.agents[to].host.Command(context.Background(), "ip", "addr", "add", homeAddr+"/32", "dev", "lo").Run()
+	if p.phone == nil {
+		return err
+	}
+	return errors.Join(err, p.phone.Command(context.Background(), "ip", "neigh", "flush", "all").Run())
+}
+
+// failover kills the agent that serves the page and says after how many ms the page follows the
+// home and can call through the other one.
+func (p *page) failover(binary string) (ms float64, err error) {
+	victim := p.agents[p.server]
+	const live = `performance.getEntriesByName('live')[0].startTime`
+	var before, now float64
+	if err := p.Run("return "+live, &before); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := syscall.Kill(-victim.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		return 0, err
+	}
+	_ = victim.cmd.Wait() // killed
+	if err := p.lead(1 - p.server); err != nil {
+		return 0, err
+	}
+	again := fmt.Sprintf(`return document.querySelector('[data-slug=%s][aria-disabled=false]') && !document.querySelector('.notice') ? %s : 0`, slugOf(p.server), live)
+	if err := until(15*time.Second, "the page goes on", func() bool { return p.Run(again, &now) == nil && now > before }); err != nil {
+		return 0, err
+	}
+	ms = float64(time.Since(began).Microseconds()) / 1000
+	return ms, errors.Join(victim.start(binary), p.settled())
 }
 
 func (p *page) close() error {

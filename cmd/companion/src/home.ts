@@ -104,9 +104,11 @@ export async function start() {
   phase.value = 'in'
   stop = events(() => refreshSoon(), (up) => {
     live.value = up
-    if (up) performance.mark('live')
-    if (up) refreshSoon()
-    else void refused()
+    if (up) {
+      performance.clearMarks('live')
+      performance.mark('live')
+      refreshSoon()
+    } else void refused()
   })
   connect()
 }
