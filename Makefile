@@ -65,7 +65,7 @@ pictures: deps $(APP) ## the pictures of the README, drawn anew from the demo's 
 	REQUIRE_PEERS=1 $(GO) test -count=1 -run 'TestDemoInABrowserOfTheMachine/namespaces' ./test/e2e
 	@mkdir -p docs/screens
 	@for p in house-phone call-phone panel-tablet house-tv; do \
-		ffmpeg -v error -y -i $(BUILD)/screens/demo-$$p.png -vf "scale='min(1280,iw)':-2:flags=lanczos,split[a][b];[a]palettegen=max_colors=160[p];[b][p]paletteuse=dither=none" -update 1 docs/screens/$$p.png && \
+		ffmpeg -v error -y -i $(BUILD)/screens/demo-$$p.png -vf "crop=iw:'if(lt(iw,ih),844,ih)':0:0,scale='min(1280,iw)':-2:flags=lanczos,split[a][b];[a]palettegen=max_colors=160[p];[b][p]paletteuse=dither=none" -update 1 docs/screens/$$p.png && \
 		test "$$(stat -c %s docs/screens/$$p.png)" -lt 60000 || { echo "$$p.png failed, or is larger than 60 kB"; exit 1; }; \
 	done
 
