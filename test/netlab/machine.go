@@ -66,9 +66,12 @@ func (l *Lab) Machine(s *Segment) (*Machine, error) {
 	}
 	err := errors.Join(
 		ip("link", "add", m.Iface, "type", "veth", "peer", "name", port, "netns", l.name),
-		ip("-n", l.name, "link", "set", port, "master", s.bridge(), "up"),
+		// No IPv6 at either end, so neither says anything by itself.
+		ip("-n", l.name, "link", "set", port, "addrgenmode", "none"),
+		ip("link", "set", m.Iface, "multicast", "off", "addrgenmode", "none"),
+		ip("-n", l.name, "link", "set", port, "master", s.bridge()),
 		ip("-n", l.name, "link", "set", port, "type", "bridge_slave", "mcast_flood", "off"),
-		ip("link", "set", m.Iface, "multicast", "off", "addrgenmode", "none"), // no IPv6 at all
+		ip("-n", l.name, "link", "set", port, "up"),
 		ip("addr", "add", s.ipv4(machineNumber)+"/24", "dev", m.Iface),
 		ip("link", "set", m.Iface, "up"))
 	if err != nil {

@@ -46,6 +46,7 @@ func (l *Lab) addBridge(name string) error {
 	return errors.Join(
 		// Snooping would want a querier; without one it drops multicast after a while.
 		ip("-n", l.name, "link", "add", name, "type", "bridge", "mcast_snooping", "0"),
+		ip("-n", l.name, "link", "set", name, "addrgenmode", "none"), // it is a switch, and says nothing itself
 		ip("-n", l.name, "link", "set", name, "up"))
 }
 
