@@ -154,6 +154,9 @@ func TestDemoInABrowserOfTheMachine(t *testing.T) {
 	for _, name := range []string{"namespaces", "loopback"} {
 		t.Run(name, func(t *testing.T) {
 			args := []string{"--loopback"}
+			if taken, err := net.Listen("tcp", "127.0.0.1:8443"); err == nil { // by whom else is all the same
+				defer func() { _ = taken.Close() }()
+			}
 			if name == "namespaces" {
 				withLabs(t)
 				args = nil

@@ -37,10 +37,11 @@ const (
 // machine's loopback is passed there, byte for byte. So both ends agree on the origin
 // http://localhost:port, which browsers hold to be secure.
 type door struct {
-	port string
-	ln   *net.TCPListener
-	ns   string // where it leads
-	g    sync.WaitGroup
+	port  string
+	https string // where the device serves with TLS; empty: on its usual port
+	ln    *net.TCPListener
+	ns    string // where it leads
+	g     sync.WaitGroup
 
 	mu    sync.Mutex
 	conns map[*net.TCPConn]bool // nil once it is closed
@@ -63,7 +64,7 @@ func (d *demo) makeDoor() (err error) {
 	}
 	a := d.agents[0]
 	a.config = filepath.Join(d.o.Dir, a.class+".yaml")
-	return writeFile(a.config, fmt.Appendf(nil, "web: {kiosk: '127.0.0.1:%s'}\n", d.door.port))
+	return writeFile(a.config, fmt.Appendf(nil, "web: {listen: '%s', kiosk: '127.0.0.1:%s'}\n", d.door.https, d.door.port))
 }
 
 // lead passes what connects into a namespace, until close.

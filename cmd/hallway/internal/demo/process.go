@@ -128,10 +128,11 @@ func (*loopbackNet) seed(a *agentProc) string { return fmt.Sprintf("127.0.0.1:%d
 // door is only a port: the device itself listens there.
 func (*loopbackNet) door() (*door, error) {
 	d, err := newDoor()
-	if err == nil {
-		err = d.ln.Close()
+	if err != nil {
+		return nil, err
 	}
-	return d, err
+	d.https = "127.0.0.1:0" // another program of the machine may have the usual port
+	return d, d.ln.Close()
 }
 
 // open has nothing to do: the device itself is at the door.
