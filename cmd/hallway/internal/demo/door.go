@@ -241,7 +241,7 @@ func (d *demo) answers(ctx context.Context, a *agentProc) error {
 				delete(since, c.ID)
 			case began.IsZero():
 				since[c.ID] = time.Now()
-				d.say("the %s rings: %s calls", a.name, c.Peer)
+				d.say("the %s rings, called by %s", a.name, c.Peer)
 			case time.Since(began) >= ringing:
 				// Whoever called may have given up just now.
 				_ = a.api.Do(ctx, http.MethodPost, "/calls/"+c.ID+"/answer", nil, nil)
