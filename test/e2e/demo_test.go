@@ -34,7 +34,7 @@ type demoRun struct {
 func startDemo(t *testing.T, args ...string) *demoRun {
 	t.Helper()
 	d := &demoRun{t: t, dir: filepath.Join(t.TempDir(), "demo"), done: make(chan error, 1)}
-	d.cmd = onMachine(context.Background(), binary, append([]string{"demo", "--keep", "--for", "3s", "--dir", d.dir}, args...)...)
+	d.cmd = onMachine(context.Background(), binary, append([]string{"demo", "--keep", "--for", "5s", "--dir", d.dir}, args...)...)
 	out, err := d.cmd.StdoutPipe()
 	must(t, err)
 	d.cmd.Stderr = d.cmd.Stdout

@@ -142,7 +142,7 @@ func makeClip(ctx context.Context, c clipSpec) error {
 	cmd := exec.CommandContext(ctx, "ffmpeg", "-hide_banner", "-loglevel", "error", "-y", //nolint:gosec // our own words
 		"-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", fmt.Sprintf("%dx%d", width, height), "-framerate", fmt.Sprint(fps), "-i", "pipe:0",
 		"-f", "s16le", "-ar", fmt.Sprint(sampleRate), "-ac", "1", "-i", sound,
-		"-c:v", "libx264", "-profile:v", "baseline", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p", "-g", fmt.Sprint(fps), "-bf", "0", "-b:v", "1M",
+		"-c:v", "libx264", "-profile:v", "baseline", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p", "-g", fmt.Sprint(fps), "-bf", "0", "-crf", "24", "-maxrate", "1M", "-bufsize", "500k",
 		"-c:a", "libopus", "-ac", "2", "-b:a", "64k", "-shortest", c.File)
 	in, err := cmd.StdinPipe()
 	if err != nil {
