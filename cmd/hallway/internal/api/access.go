@@ -69,6 +69,7 @@ type Caller struct {
 	Access Access
 	Person string         // slug; empty for the local socket and for strangers
 	Phone  devices.NodeID // of the phone's key
+	Via    devices.NodeID // the node that carried a phone's wish here; zero: they ask themselves
 }
 
 type callerKey struct{}
@@ -98,6 +99,10 @@ func guard(a huma.API) func(huma.Context, func(huma.Context)) {
 		has := CallerOf(ctx.Context()).Access
 		if !ok || has < least { // check: least access
 			refuse(a, ctx, has, least)
+			return
+		}
+		if !CallerOf(ctx.Context()).Via.IsZero() && !carried(ctx.Operation().OperationID) { // check: what may be carried
+			_ = huma.WriteErr(a, ctx, http.StatusForbidden, "this is not done for a person at another device")
 			return
 		}
 		next(ctx)

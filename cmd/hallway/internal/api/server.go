@@ -101,6 +101,9 @@ func NewHandler(b Backend, doors Doors, version string) (http.Handler, huma.API)
 	conf.CreateHooks = nil // no $schema links: the socket has no host name
 	a := humago.New(mux, conf)
 	a.UseMiddleware(guard(a))
+	if doors != nil {
+		a.UseMiddleware(carrying(doors))
+	}
 	reads(a, b)
 	callRoutes(a, b)
 	homeRoutes(a, b)
@@ -315,9 +318,8 @@ func Listen(path string) (net.Listener, error) {
 	return ln, os.Chmod(path, 0o600)
 }
 
-// Serve runs the API until ctx ends.
-func Serve(ctx context.Context, ln net.Listener, b Backend, version string, log *slog.Logger) error {
-	h, _ := NewHandler(b, nil, version)
+// Serve runs the API's routes for the person at the device until ctx ends.
+func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
 	local := WithCaller(ctx, Caller{Access: AsLocal})
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, BaseContext: func(net.Listener) context.Context { return local },

@@ -146,7 +146,8 @@ func serve(t *testing.T, f *fake) *Client {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ln, f, "test", slog.New(slog.DiscardHandler)) }()
+	h, _ := NewHandler(f, nil, "test")
+	go func() { done <- Serve(ctx, ln, h, slog.New(slog.DiscardHandler)) }()
 	c := NewClient(path)
 	t.Cleanup(func() {
 		cancel()

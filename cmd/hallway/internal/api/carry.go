@@ -1,0 +1,113 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// Wish is a request that an owner's node is to carry out for the phone that signed it.
+type Wish struct {
+	Method    string
+	Path      string // with Prefix, as it was requested
+	Body      []byte
+	Key       []byte // of the phone, compressed
+	Challenge string // of the owner's node
+	Signature []byte // raw r||s
+
+	Authorization string // as the page sent it; empty: not signed yet
+}
+
+// Carried is what came of a wish.
+type Carried struct {
+	Status int
+	Body   []byte // JSON; a problem (RFC 9457) from 400 on
+	Ask    string // WWW-Authenticate: what the page is to sign
+}
+
+// Carrier has done at an owner's node what this one may not sign. Both may be
+// called from many goroutines.
+type Carrier interface {
+	Carries() bool // whether this node needs it now
+	Carry(ctx context.Context, w Wish) Carried
+}
+
+// carried are the operations that an owner's node does for a person at any other node. Those
+// left out of AsOwner are answered by every node (home-log) or give the bearer of the answer
+// a secret by which a device joins without anybody looking (invite).
+func carried(id string) bool {
+	return access()[id] == AsOwner && id != "home-log" && id != "invite" && id != "waiting"
+}
+
+// carrying sends what this node may not do to one that may.
+func carrying(c Carrier) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		if ctx.Operation() == nil || !carried(ctx.Operation().OperationID) || !c.Carries() {
+			next(ctx)
+			return
+		}
+		u := ctx.URL()
+		w := Wish{Method: ctx.Method(), Path: u.RequestURI(), Authorization: ctx.Header("Authorization")}
+		if b := ctx.BodyReader(); b != nil {
+			w.Body, _ = io.ReadAll(io.LimitReader(b, maxRequest)) // web.wholeBody has it already
+		}
+		a := c.Carry(ctx.Context(), w)
+		if a.Ask != "" {
+			ctx.SetHeader("WWW-Authenticate", a.Ask)
+		}
+		if a.Status >= http.StatusBadRequest {
+			ctx.SetHeader("Content-Type", "application/problem+json")
+		} else {
+			ctx.SetHeader("Content-Type", "application/json")
+		}
+		ctx.SetStatus(a.Status)
+		_, _ = ctx.BodyWriter().Write(a.Body) // whoever hung up needs no answer
+	}
+}
+
+// Refused is an answer in words (RFC 9457).
+func Refused(status int, words string) Carried {
+	b, _ := json.Marshal(huma.NewError(status, words)) // strings and a number
+	return Carried{Status: status, Body: b}
+}
+
+// RefusedFor is the answer of an error.
+func RefusedFor(err error) Carried { return Refused(statusOf(err), err.Error()) }
+
+// CarryOut runs a wish on h as caller, whose Via says which node brought it. What it answers
+// beyond limit bytes is cut off, which no route's answer needs.
+func CarryOut(ctx context.Context, h http.Handler, caller Caller, w Wish, limit int) Carried {
+	r, err := http.NewRequestWithContext(WithCaller(ctx, caller), w.Method, w.Path, bytes.NewReader(w.Body))
+	if err != nil {
+		return RefusedFor(ErrInput)
+	}
+	if len(w.Body) > 0 {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	out := &kept{header: http.Header{}, status: http.StatusOK, room: limit}
+	h.ServeHTTP(out, r)
+	return Carried{Status: out.status, Body: out.body.Bytes()}
+}
+
+// kept keeps what a handler answers.
+type kept struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+	room   int
+}
+
+func (a *kept) Header() http.Header { return a.header }
+
+func (a *kept) WriteHeader(status int) { a.status = status }
+
+func (a *kept) Write(b []byte) (int, error) {
+	if a.room -= len(b); a.room < 0 {
+		return 0, io.ErrShortWrite
+	}
+	return a.body.Write(b)
+}
