@@ -78,9 +78,9 @@ func Refused(status int, words string) Carried {
 // RefusedFor is the answer of an error.
 func RefusedFor(err error) Carried { return Refused(statusOf(err), err.Error()) }
 
-// CarryOut runs a wish on h as caller, whose Via says which node brought it. What it answers
-// beyond limit bytes is cut off, which no route's answer needs.
-func CarryOut(ctx context.Context, h http.Handler, caller Caller, w Wish, limit int) Carried {
+// CarryOut runs a wish on h as caller, whose Via says which node brought it. An answer beyond
+// limit bytes is not kept; no route that is carried has one.
+func CarryOut(ctx context.Context, h http.Handler, caller Caller, w Wish, limit int) (c Carried) {
 	r, err := http.NewRequestWithContext(WithCaller(ctx, caller), w.Method, w.Path, bytes.NewReader(w.Body))
 	if err != nil {
 		return RefusedFor(ErrInput)
@@ -88,26 +88,28 @@ func CarryOut(ctx context.Context, h http.Handler, caller Caller, w Wish, limit 
 	if len(w.Body) > 0 {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	out := &kept{header: http.Header{}, status: http.StatusOK, room: limit}
+	defer func() {
+		if recover() != nil { // as http.Server does: one request, not the agent
+			c = Refused(http.StatusInternalServerError, "it failed in a way that nobody thought of; look whether it was done")
+		}
+	}()
+	out := &kept{header: http.Header{}, status: http.StatusOK}
 	h.ServeHTTP(out, r)
+	if out.body.Len() > limit {
+		return Refused(http.StatusInternalServerError, "it was done, but its answer is too long to be carried")
+	}
 	return Carried{Status: out.status, Body: out.body.Bytes()}
 }
 
-// kept keeps what a handler answers.
+// kept is what a handler answers.
 type kept struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
-	room   int
 }
 
-func (a *kept) Header() http.Header { return a.header }
+func (k *kept) Header() http.Header { return k.header }
 
-func (a *kept) WriteHeader(status int) { a.status = status }
+func (k *kept) WriteHeader(status int) { k.status = status }
 
-func (a *kept) Write(b []byte) (int, error) {
-	if a.room -= len(b); a.room < 0 {
-		return 0, io.ErrShortWrite
-	}
-	return a.body.Write(b)
-}
+func (k *kept) Write(b []byte) (int, error) { return k.body.Write(b) }
