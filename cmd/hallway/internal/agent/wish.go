@@ -23,8 +23,6 @@ import (
 const (
 	// maxWish bounds the body of a request that is carried: 32 names, or a camera's address.
 	maxWish = 3 << 10
-	// maxCarried bounds its answer.
-	maxCarried = 8 << 10
 	// wishesPerSecond and wishBurst bound what is carried out for others, and with the life of a
 	// challenge what is remembered of it: a window that is looked at each second is the most.
 	wishesPerSecond, wishBurst = 10, 40
@@ -159,7 +157,7 @@ func (a *Agent) answerWish(ctx context.Context, from devices.Device, q wishQuest
 	if w.Method != http.MethodGet {
 		a.log.Info("a person changes the home through another device", "person", who.Person, "by", from.Slug, "what", w.Method+" "+w.Path)
 	}
-	c := api.CarryOut(ctx, a.routes, who, w, maxCarried)
+	c := api.CarryOut(ctx, a.routes, who, w, a.log)
 	return &wishReply{Status: c.Status, Body: c.Body}
 }
 

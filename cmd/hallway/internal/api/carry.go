@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
+	"runtime/debug"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -78,9 +80,11 @@ func Refused(status int, words string) Carried {
 // RefusedFor is the answer of an error.
 func RefusedFor(err error) Carried { return Refused(statusOf(err), err.Error()) }
 
-// CarryOut runs a wish on h as caller, whose Via says which node brought it. An answer beyond
-// limit bytes is not kept; no route that is carried has one.
-func CarryOut(ctx context.Context, h http.Handler, caller Caller, w Wish, limit int) (c Carried) {
+// maxCarried bounds an answer that is carried.
+const maxCarried = 8 << 10
+
+// CarryOut runs a wish on h as caller, whose Via says which node brought it.
+func CarryOut(ctx context.Context, h http.Handler, caller Caller, w Wish, log *slog.Logger) (c Carried) {
 	r, err := http.NewRequestWithContext(WithCaller(ctx, caller), w.Method, w.Path, bytes.NewReader(w.Body))
 	if err != nil {
 		return RefusedFor(ErrInput)
@@ -89,13 +93,14 @@ func CarryOut(ctx context.Context, h http.Handler, caller Caller, w Wish, limit 
 		r.Header.Set("Content-Type", "application/json")
 	}
 	defer func() {
-		if recover() != nil { // as http.Server does: one request, not the agent
+		if p := recover(); p != nil { // as http.Server does: one request, not the agent
+			log.Error("a carried request panicked", "what", w.Method+" "+w.Path, "panic", p, "stack", string(debug.Stack()))
 			c = Refused(http.StatusInternalServerError, "it failed in a way that nobody thought of; look whether it was done")
 		}
 	}()
 	out := &kept{header: http.Header{}, status: http.StatusOK}
 	h.ServeHTTP(out, r)
-	if out.body.Len() > limit {
+	if out.body.Len() > maxCarried {
 		return Refused(http.StatusInternalServerError, "it was done, but its answer is too long to be carried")
 	}
 	return Carried{Status: out.status, Body: out.body.Bytes()}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -62,7 +63,7 @@ func TestOnlyWhatIsCarriedIsCarriedOut(t *testing.T) {
 	h, _ := NewHandler(f, nil, "0")
 	who := Caller{Access: AsOwner, Via: devices.NodeID{1}}
 	run := func(method, path, body string) Carried {
-		return CarryOut(t.Context(), h, who, Wish{Method: method, Path: Prefix + path, Body: []byte(body)}, 1<<10)
+		return CarryOut(t.Context(), h, who, Wish{Method: method, Path: Prefix + path, Body: []byte(body)}, slog.New(slog.DiscardHandler))
 	}
 	if a := run(http.MethodPut, "/home/rules/tv/call", `{"who":[]}`); a.Status != 204 || len(f.did) != 1 {
 		t.Errorf("%d %s %v", a.Status, a.Body, f.did)
@@ -79,11 +80,13 @@ func TestOnlyWhatIsCarriedIsCarriedOut(t *testing.T) {
 	if a := run(http.MethodGet, "/volume", ""); a.Status != 403 {
 		t.Errorf("%d %s", a.Status, a.Body)
 	}
-	long := CarryOut(t.Context(), h, Caller{Access: AsOwner}, Wish{Method: http.MethodGet, Path: Prefix + "/home"}, 10)
-	broken := CarryOut(t.Context(), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("broken") }), who, Wish{Method: http.MethodGet, Path: Prefix + "/home"}, 10)
-	for _, a := range []Carried{long, broken} {
+	for name, odd := range map[string]http.HandlerFunc{
+		"a long answer": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, maxCarried+1)) },
+		"a panic":       func(http.ResponseWriter, *http.Request) { panic("broken") },
+	} {
+		a := CarryOut(t.Context(), odd, who, Wish{Method: http.MethodGet, Path: Prefix + "/home"}, slog.New(slog.DiscardHandler))
 		if a.Status != http.StatusInternalServerError || !strings.Contains(string(a.Body), `"detail"`) {
-			t.Errorf("%d %s", a.Status, a.Body)
+			t.Errorf("%s: %d %s", name, a.Status, a.Body)
 		}
 	}
 }
