@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -68,6 +69,31 @@ func TestAPageOfADevicesNodeChangesTheHome(t *testing.T) {
 		phone.wait("text=Garden gate belongs to the home.")
 		phone.screen("House")
 		phone.wait("[data-room=kitchen] [data-slug=garden-gate]")
+	})
+	t.Run("a new device says what it is and is added", func(t *testing.T) {
+		tablet := newNode(t, l, "Tablet", "panel", "Nursery").start()
+		p := ask[pairState](tablet, "pair", "--no-wait")
+		phone.screen("Add")
+		wall.eventually(15*time.Second, "it is identified", func() bool {
+			phone.fill("input[name=code]", p.ShortID+" "+p.Code)
+			phone.click(button("Next"))
+			phone.wait("form input[name=name], p.trouble")
+			return phone.has("form input[name=name]")
+		})
+		phone.wait("text=Wall panel that calls itself “Tablet” · " + p.ShortID)
+		phone.draw("add-device")
+		is, err := tablet.host.Command(t.Context(), "curl", "-s", "--unix-socket", filepath.Join(tablet.dir, "hallway.sock"), "http://device/api/v1/pair").Output()
+		if err != nil || !strings.Contains(string(is), `"state":"naming"`) {
+			t.Errorf("meanwhile the device says %s, %v", is, err)
+		}
+		if role(stove, "tablet") != "" {
+			t.Error("it belongs before it was added")
+		}
+		phone.click("main >> " + button("Add"))
+		phone.wait("text=Tablet belongs to the home.")
+		tablet.eventually(5*time.Second, "it knows its home", func() bool { return tablet.sees("wall") == "reachable" })
+		phone.screen("House")
+		phone.wait("[data-room=nursery] [data-slug=tablet] .state.on")
 	})
 	t.Run("names change", func(t *testing.T) {
 		began := time.Now()

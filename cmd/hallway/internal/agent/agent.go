@@ -88,6 +88,8 @@ type Agent struct {
 	pair    api.PairState
 	subs    map[chan api.Event]struct{}
 	joining sync.Mutex    // one joining at a time
+
+	candidate *candidate // waits to be named by a person
 	opened  chan struct{} // a window was opened
 }
 
@@ -238,6 +240,7 @@ func (a *Agent) run(ctx context.Context) error {
 	calls.Go(func() error { a.forgetPhones(); return nil })
 	calls.Go(func() error { return a.testDoor(cctx) })
 	calls.Go(func() error { return a.finishJoining(cctx) })
+	calls.Go(func() error { return a.endCandidate(cctx) })
 	if a.opt.Ready != nil {
 		a.opt.Ready(a.cfg.Socket())
 	}

@@ -52,7 +52,7 @@ func access() map[string]Access {
 		"home": AsMember, "calls": AsMember, "call": AsMember, "doctor": AsMember, "diagnose": AsMember, "volume": AsMember, "set-volume": AsMember,
 
 		"home-log": AsOwner, "rename": AsOwner, "set-room": AsOwner, "set-group": AsOwner, "set-person": AsOwner, "remove": AsOwner, "change-member": AsOwner,
-		"change-person": AsOwner, "delete-name": AsOwner, "set-rule": AsOwner, "delete-rule": AsOwner, "set-foreign": AsOwner, "adopt": AsOwner, "add": AsOwner, "invite": AsOwner,
+		"change-person": AsOwner, "delete-name": AsOwner, "set-rule": AsOwner, "delete-rule": AsOwner, "set-foreign": AsOwner, "adopt": AsOwner, "identify": AsOwner, "add": AsOwner, "invite": AsOwner,
 		"open-phones": AsOwner, "phones": AsOwner, "confirm-phone": AsOwner, "close-phones": AsOwner,
 
 		"process": AsLocal, "start-call": AsLocal, "change-call": AsLocal, "answer": AsLocal, "decline": AsLocal, "hangup": AsLocal,

@@ -42,7 +42,7 @@ type Carrier interface {
 // left out of AsOwner are answered by every node (home-log) or give the bearer of the answer
 // a secret by which a device joins without anybody looking (invite).
 func carried(id string) bool {
-	return access()[id] == AsOwner && id != "home-log" && id != "invite" && id != "waiting"
+	return access()[id] == AsOwner && id != "home-log" && id != "invite"
 }
 
 // carrying sends what this node may not do to one that may.

@@ -244,6 +244,10 @@ func pairRoutes(a huma.API, b Backend) {
 	huma.Register(a, op("close-pairing", http.MethodDelete, "/pair", "Close the window"), func(context.Context, *struct{}) (*none, error) {
 		return nil, problem(b.ClosePairing())
 	})
+	answer(a, op("identify", http.MethodPost, "/add/identify", "Prove a device's code and hear what it is; it then waits 3 minutes for add with the same code"), func(ctx context.Context, in *struct{ Body AddRequest }) (*out[Candidate], error) {
+		c, err := b.Identify(ctx, in.Body)
+		return &out[Candidate]{c}, problem(err)
+	})
 	answer(a, op("add", http.MethodPost, "/add", "Admit a device that shows a code"), func(ctx context.Context, in *struct{ Body AddRequest }) (*out[Member], error) {
 		m, err := b.Add(ctx, in.Body)
 		return &out[Member]{MemberOf(m)}, problem(err)
