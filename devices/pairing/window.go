@@ -27,7 +27,7 @@ const (
 	// NamingTime bounds how long a proven device waits until a person has named it: as long as
 	// the window would have been open.
 	NamingTime = DefaultOpen
-	saltLen               = 32
+	saltLen    = 32
 )
 
 // What a person may run into while pairing.

@@ -104,7 +104,9 @@ func TestAPageOfADevicesNodeChangesTheHome(t *testing.T) {
 	t.Run("rules change", func(t *testing.T) {
 		phone.screen("Settings")
 		phone.click("input[name=dnd]")
-		stove.eventually(5*time.Second, "nobody may call Anna", func() bool { return phone.has("input[name=dnd]:checked") && strings.Contains(stove.run("home", "show"), "anna") })
+		stove.eventually(5*time.Second, "nobody may call Anna", func() bool {
+			return phone.has("input[name=dnd]:checked") && strings.Contains(stove.run("home", "show"), "anna")
+		})
 		phone.click("input[name=dnd]")
 		stove.eventually(5*time.Second, "she can be called again", func() bool { return phone.has("input[name=dnd]:not(:checked)") })
 	})

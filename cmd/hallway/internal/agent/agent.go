@@ -87,10 +87,10 @@ type Agent struct {
 	invited bool            // the window is an invitation by this owner
 	pair    api.PairState
 	subs    map[chan api.Event]struct{}
-	joining sync.Mutex    // one joining at a time
+	joining sync.Mutex // one joining at a time
 
-	candidate *candidate // waits to be named by a person
-	opened  chan struct{} // a window was opened
+	candidate *candidate    // waits to be named by a person
+	opened    chan struct{} // a window was opened
 }
 
 // gcPercent keeps the heap of an idle agent near what is alive in it: a small machine has
