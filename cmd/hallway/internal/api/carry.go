@@ -24,6 +24,12 @@ type Wish struct {
 	Authorization string // as the page sent it; empty: not signed yet
 }
 
+// wishHelp is for who writes another client.
+const wishHelp = "What asks for an owner's access (x-least-access) is done by an owner's node, except home-log and invite. Another node answers over HTTPS " +
+	"with 401 and WWW-Authenticate: Hallway-Wish home, owner, challenge. Repeat the request within a minute with Authorization: Hallway-Wish owner=\"...\", " +
+	"challenge=\"...\", signature=\"...\": the phone's key signs (raw r||s over SHA-256, base64url) hallway-wish/1, home, owner, challenge, method, path as requested and " +
+	"the SHA-256 of the body in hexadecimal, with NUL between them."
+
 // Carried is what came of a wish.
 type Carried struct {
 	Status int

@@ -97,6 +97,7 @@ type bySlug struct {
 func NewHandler(b Backend, doors Doors, version string) (http.Handler, huma.API) {
 	mux := http.NewServeMux()
 	conf := huma.DefaultConfig("Hallway", version)
+	conf.Info.Description = wishHelp
 	conf.OpenAPIPath, conf.DocsPath, conf.SchemasPath = prefix+"/openapi", "", ""
 	conf.CreateHooks = nil // no $schema links: the socket has no host name
 	a := humago.New(mux, conf)
