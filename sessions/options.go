@@ -27,8 +27,8 @@ const (
 	trialTime = 4 * time.Second
 	// trialGrace keeps the answering side of a trial until the other side knows as well.
 	trialGrace = 500 * time.Millisecond
-	// maxQuestion and maxAnswer: names go there, a table of findings comes back.
-	maxQuestion, maxAnswer = 512, 32 << 10
+	// maxQuestion and maxAnswer: names, or what a phone signed, go there; a table of findings comes back.
+	maxQuestion, maxAnswer = 6 << 10, 32 << 10
 )
 
 // Willing is what a device says to a call without being rung.

@@ -63,6 +63,12 @@ func guards() []guard {
 		{"challenge once", "cmd/hallway/internal/web", "LoginByTheKey"},
 		{"removed phone", "cmd/hallway/internal/web", "A9|Guest"},
 		{"last day", "cmd/hallway/internal/web", "A9|Guest"},
+		{"signature of a wish", "cmd/hallway/internal/web", "Wish"},
+		{"what may be carried", "cmd/hallway/internal/api", "Carried"},
+		{"a person confirms", "cmd/hallway/internal/api", "Carried"},
+		{"fresh wish", "cmd/hallway/internal/agent", "Wish"},
+		{"phone of a wish", "cmd/hallway/internal/agent", "Wish"},
+		{"wish once", "cmd/hallway/internal/agent", "Wish"},
 		{"payload type of a repair", "sessions/rtc", "PayloadType"},
 	}
 }

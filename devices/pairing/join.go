@@ -53,21 +53,35 @@ type Owner struct {
 	Role devices.Role
 }
 
-// Admit is the owner's half after the proof: it tells the device what it is about to
-// join, and when the device agrees the roster edit is the commit.
-func (l *Link) Admit(o Owner) (devices.Member, error) {
+// Identify is the owner's first word after the proof: what the device says of itself. Admit
+// may follow at once, or within NamingTime, when a person has named it.
+func (l *Link) Identify() (About, error) {
 	m, err := l.receive("about")
 	if err != nil {
-		return devices.Member{}, err
+		return About{}, err
 	}
 	if m.About == nil {
-		return devices.Member{}, l.refuse(errShare)
+		return About{}, l.refuse(errShare)
 	}
+	l.about = m.About
+	l.bound(NamingTime)
+	return *m.About, nil
+}
+
+// Admit is the owner's half after the proof, and after Identify if it was called: it tells the
+// device what it is about to join, and when the device agrees the roster edit is the commit.
+func (l *Link) Admit(o Owner) (devices.Member, error) {
+	if l.about == nil {
+		if _, err := l.Identify(); err != nil {
+			return devices.Member{}, err
+		}
+	}
+	l.bound(exchangeTime)
 	r := o.Log.Roster()
 	if r == nil {
 		return devices.Member{}, l.refuse(trust.ErrNoHome)
 	}
-	inv := Invitation{Home: r.Home, HomeName: r.Name, Name: first(o.Name, m.About.Name, string(m.About.Class)), Room: first(o.Room, m.About.Room)}
+	inv := Invitation{Home: r.Home, HomeName: r.Name, Name: first(o.Name, l.about.Name, string(l.about.Class)), Room: first(o.Room, l.about.Room)}
 	if err := l.send(message{Kind: "home", Home: &inv}); err != nil {
 		return devices.Member{}, err
 	}
@@ -75,7 +89,7 @@ func (l *Link) Admit(o Owner) (devices.Member, error) {
 		return devices.Member{}, err
 	}
 	member, err := o.Log.Admit(o.Key, trust.Candidate{
-		Key: devices.CompressedKey(l.Peer), Role: o.Role, Name: inv.Name, Room: inv.Room, Class: m.About.Class,
+		Key: devices.CompressedKey(l.Peer), Role: o.Role, Name: inv.Name, Room: inv.Room, Class: l.about.Class,
 	})
 	if err != nil {
 		return devices.Member{}, l.refuse(err)
@@ -125,10 +139,12 @@ func (l *Link) Join(j Joiner) error {
 	if err := l.send(message{Kind: "about", About: &j.About}); err != nil {
 		return err
 	}
+	l.bound(NamingTime)
 	m, err := l.receive("home")
 	if err != nil {
 		return err
 	}
+	l.bound(exchangeTime)
 	if m.Home == nil {
 		return l.refuse(errShare)
 	}

@@ -71,6 +71,7 @@ type Link struct {
 	stop   func()
 	binder []byte // TLS exporter
 	client bool
+	about  *About // of the joining device, once it was identified
 	Self   *ecdsa.PublicKey
 	Peer   *ecdsa.PublicKey
 }

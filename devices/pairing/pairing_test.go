@@ -170,7 +170,13 @@ func verify(s *Link, w *Window) <-chan error {
 	return out
 }
 
+// A device is added at once, or says first what it is and waits until it has a name.
 func TestOwnerAddsDeviceByCode(t *testing.T) {
+	t.Run("at once", func(t *testing.T) { addedByCode(t, false) })
+	t.Run("identified first", func(t *testing.T) { addedByCode(t, true) })
+}
+
+func addedByCode(t *testing.T, first bool) {
 	owner, dev := newKey(t), newKey(t)
 	ownerLog, devStore := newLog(t, newStore(t)), newStore(t)
 	devLog := newLog(t, devStore)
@@ -195,6 +201,15 @@ func TestOwnerAddsDeviceByCode(t *testing.T) {
 	}()
 	if err := c.Prove(string(code)); err != nil {
 		t.Fatal(err)
+	}
+	if first {
+		about, err := c.Identify()
+		if err != nil || about.Class != devices.ClassPanel || about.Name != "Panel" || about.Room != "Kitchen" {
+			t.Fatalf("%+v %v", about, err)
+		}
+		if ownerLog.Roster().Has(devices.NodeIDOf(&dev.PublicKey)) || shown.HomeName != "" {
+			t.Fatal("it belongs before it was named")
+		}
 	}
 	m, err := c.Admit(Owner{Log: ownerLog, Key: owner, Name: "Kitchen Panel"})
 	if err != nil {

@@ -24,7 +24,10 @@ const (
 	// silentTime bounds how long a stranger may be connected without a word, shareTime
 	// how long a prover may stretch the code: 100,000 rounds take some seconds on MIPS.
 	silentTime, shareTime = 5 * time.Second, 20 * time.Second
-	saltLen               = 32
+	// NamingTime bounds how long a proven device waits until a person has named it: as long as
+	// the window would have been open.
+	NamingTime = DefaultOpen
+	saltLen    = 32
 )
 
 // What a person may run into while pairing.

@@ -256,6 +256,11 @@ func MayEdit(r *devices.Roster, self devices.NodeID) error {
 	if m.Role == devices.RoleOwner {
 		return nil
 	}
+	return fmt.Errorf("%w; do it on an owner: %s", ErrNotOwner, strings.Join(OwnerNames(r), ", "))
+}
+
+// OwnerNames are the owner nodes' names, sorted.
+func OwnerNames(r *devices.Roster) []string {
 	var names []string
 	for _, o := range r.Members {
 		if o.Role == devices.RoleOwner {
@@ -263,7 +268,7 @@ func MayEdit(r *devices.Roster, self devices.NodeID) error {
 		}
 	}
 	slices.Sort(names)
-	return fmt.Errorf("%w; do it on an owner: %s", ErrNotOwner, strings.Join(names, ", "))
+	return names
 }
 
 // put stores edits and what they fold to; strict refuses those without effect. mu is

@@ -84,20 +84,50 @@ async function publicKey(pair) {
   return concat(new Uint8Array([2 + (raw[64] & 1)]), raw.slice(1, 33))
 }
 
+/** @param {ArrayBuffer | Uint8Array} b */
+const base64url = (b) => base64(b).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
+
+/** @param {string} text @returns {Promise<Uint8Array>} */
+async function sign(text) {
+  const pair = await key()
+  return new Uint8Array(await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, pair.privateKey, enc.encode(text)))
+}
+
+/**
+ * What the key signs so that an owner's device does what the device that serves this page may not
+ * (../../hallway/internal/web/wish.go): this request and no other, once, there.
+ * @param {string} home @param {string} owner @param {string} challenge @param {string} method @param {string} path @param {string} body
+ */
+async function wishStatement(home, owner, challenge, method, path, body) {
+  const sum = new Uint8Array(await crypto.subtle.digest('SHA-256', enc.encode(body)))
+  return ['hallway-wish/1', home, owner, challenge, method, path, [...sum].map((x) => x.toString(16).padStart(2, '0')).join('')].join('\0')
+}
+
+const asksForWish = /^Hallway-Wish home="([0-9a-f]{32})", owner="([0-9a-f]{32})", challenge="([\w-]{54})"$/
+
 let csrf = ''
 
 /**
- * One request of the API. Without a session it logs in by the key and asks again.
- * @param {string} method @param {string} path @param {unknown} [body] @param {boolean} [again]
+ * One request of the API. Without a session it logs in by the key and asks again; a device that must
+ * ask an owner's is given the key's signature.
+ * @param {string} method @param {string} path @param {unknown} [body] @param {boolean} [again] @param {string} [signed]
  * @returns {Promise<any>}
  */
-async function call(method, path, body, again = true) {
+async function call(method, path, body, again = true, signed = '') {
   /** @type {Record<string, string>} */
   const headers = {}
   if (method !== 'GET') headers['X-CSRF-Token'] = csrf
   if (body !== undefined) headers['Content-Type'] = 'application/json'
-  const res = await fetch('/api/v1' + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: 'same-origin' })
+  if (signed) headers.Authorization = signed
+  const sent = body === undefined ? '' : JSON.stringify(body)
+  const res = await fetch('/api/v1' + path, { method, headers, body: sent || undefined, credentials: 'same-origin' })
   if (res.ok) return res.status === 204 ? null : res.json()
+  const asked = signed ? null : asksForWish.exec(res.headers.get('WWW-Authenticate') ?? '')
+  if (asked) {
+    const [, home, owner, challenge] = asked
+    const signature = await sign(await wishStatement(home, owner, challenge, method, new URL(res.url).pathname, sent))
+    return call(method, path, body, again, `Hallway-Wish owner="${owner}", challenge="${challenge}", signature="${base64url(signature)}"`)
+  }
   if (again && res.status === 401 && !path.startsWith('/session')) {
     await login()
     return call(method, path, body, false)
@@ -116,8 +146,7 @@ async function login() {
   }
   const pair = await key()
   const { challenge, home } = await call('POST', '/session/challenge', undefined, false)
-  const statement = enc.encode(['hallway-login/1', location.host, home, challenge].join('\0'))
-  const signature = await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, pair.privateKey, statement)
+  const signature = await sign(['hallway-login/1', location.host, home, challenge].join('\0'))
   const session = await call('POST', '/session', { key: base64(await publicKey(pair)), challenge, signature: base64(signature) }, false)
   csrf = session.csrf
   return session
@@ -188,4 +217,4 @@ function events(each, state = () => {}) {
   }
 }
 
-export { Problem, call, events, forget, key, login, logout, pair, publicKey, secretOfURL }
+export { Problem, call, events, forget, key, login, logout, pair, publicKey, secretOfURL, wishStatement }

@@ -45,7 +45,7 @@ export function Field({ label, hint, children }: { label: string; hint?: string;
 
 /** A room of the home, or a new one by name. The value is the room's name. */
 export function RoomChoice({ room }: { room: Signal<string> }) {
-  const fresh = useSignal(false)
+  const fresh = useSignal(room.value !== '' && !rooms.value.some((r) => r.name === room.value))
   return (
     <>
       <Field label={t('itsRoom')}>

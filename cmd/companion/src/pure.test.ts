@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest'
+import wishes from '../../hallway/internal/web/testdata/wish.json'
 import { sealed, statement, toSign, unhex } from './binding'
+import { wishStatement } from './client.js'
 import { meaning } from './codes'
 import { judge, read, type Reading } from './quality'
 import { ability, abilityWord, byRoom, callable, sorted, together } from './rooms'
@@ -72,6 +74,11 @@ describe('binding', () => {
     expect(hex(out)).toBe(`a3015821${'02'.repeat(33)}0258${said.length.toString(16)}${hex(said)}035840${'22'.repeat(64)}`)
     expect(() => sealed(new Uint8Array(256), said, said)).toThrow(RangeError)
   })
+})
+
+// internal/web reads the same file.
+test.each(wishes)('a wish to $method $path is signed as the home reads it', async (w) => {
+  expect(await wishStatement(w.home, w.owner, w.challenge, w.method, w.path, w.body)).toBe(w.statement)
 })
 
 describe('safety', () => {

@@ -17,6 +17,7 @@ export interface Device {
   fault?: string
 }
 export interface Foreign { id: string; name: string; is: string; kinds: string[] | null; addrs: string[] | null }
+export interface Candidate { id: string; class: string; is: string; name: string; room?: string; version: string }
 export interface Named { slug: string; name: string }
 export interface Person extends Named { role: string; nodes: string[] | null; until?: number }
 export interface Phone extends Named { node: string; person: string }

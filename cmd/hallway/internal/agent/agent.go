@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"runtime/debug"
@@ -74,6 +75,8 @@ type Agent struct {
 	cameras  cameras
 	web      webCerts
 	phones   phones
+	wishes   wishes
+	routes   http.Handler // of the API, without those of browsers
 	sip      *sessions.Agent
 	edge     *edge.Edge
 
@@ -84,8 +87,10 @@ type Agent struct {
 	invited bool            // the window is an invitation by this owner
 	pair    api.PairState
 	subs    map[chan api.Event]struct{}
-	joining sync.Mutex    // one joining at a time
-	opened  chan struct{} // a window was opened
+	joining sync.Mutex // one joining at a time
+
+	candidate *candidate    // waits to be named by a person
+	opened    chan struct{} // a window was opened
 }
 
 // gcPercent keeps the heap of an idle agent near what is alive in it: a small machine has
@@ -147,6 +152,8 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 		return nil, err
 	}
 	a.invited = a.roster.Roster() != nil
+	a.wishes = newWishes()
+	a.routes, _ = api.NewHandler(a, nil, opt.Version)
 	return a, a.openSessions()
 }
 
@@ -227,11 +234,12 @@ func (a *Agent) run(ctx context.Context) error {
 	calls, cctx := errgroup.WithContext(inner)
 	context.AfterFunc(bctx, stopInner)
 	calls.Go(func() error { return a.sip.Run(cctx) })
-	calls.Go(func() error { return api.Serve(cctx, ln, a, a.opt.Version, a.log) })
+	calls.Go(func() error { return api.Serve(cctx, ln, a.routes, a.log) })
 	calls.Go(func() error { return a.serveWeb(cctx) })
 	calls.Go(func() error { return a.followCalls(cctx) })
 	calls.Go(func() error { a.forgetPhones(); return nil })
 	calls.Go(func() error { return a.finishJoining(cctx) })
+	calls.Go(func() error { return a.endCandidate(cctx) })
 	if a.opt.Ready != nil {
 		a.opt.Ready(a.cfg.Socket())
 	}

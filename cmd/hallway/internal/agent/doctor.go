@@ -36,6 +36,7 @@ type question struct {
 
 	Web   *webQuestion   `json:"web,omitempty"`   // of an owner: a certificate for the companion
 	Phone *phoneQuestion `json:"phone,omitempty"` // of an owner: a phone came here that knows your window
+	Wish  *wishQuestion  `json:"wish,omitempty"`  // of an owner: a phone came here and wants the home changed
 }
 
 // reply answers a question.
@@ -46,6 +47,7 @@ type reply struct {
 	Camera    *cameraReply   `json:"camera,omitempty"`
 	Web       *webReply      `json:"web,omitempty"`
 	Phone     *phoneReply    `json:"phone,omitempty"`
+	Wish      *wishReply     `json:"wish,omitempty"`
 }
 
 // Doctor implements api.Backend: what only the running agent knows.
@@ -249,6 +251,10 @@ func (a *Agent) answerDoctor(ctx context.Context, from devices.Device, raw []byt
 	}
 	if q.Phone != nil {
 		r.Phone = a.answerPhone(from, *q.Phone)
+	}
+	if q.Wish != nil {
+		r.Wish = a.answerWish(ctx, from, *q.Wish)
+		r.Epoch, r.Heads = a.epoch(), a.heads()
 	}
 	if q.Call != "" {
 		a.log.Info("a member's doctor asks about calls from here", "peer", from.Slug)

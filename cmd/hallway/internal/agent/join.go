@@ -13,8 +13,8 @@ import (
 	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
 	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/devices/pairing"
-	"github.com/hallway-home/hallway/devices/trust"
 	"github.com/hallway-home/hallway/discovery"
+	"github.com/hallway-home/hallway/profiles"
 )
 
 // joinRetry is the pause between attempts to reach the owner of a token; while no owner is
@@ -54,6 +54,7 @@ func (a *Agent) onPair(ctx context.Context, conn *tls.Conn) {
 		}
 		return
 	}
+	a.setPair(func(p *api.PairState) { p.State = "naming" })
 	if err := a.join(link, ""); err != nil {
 		a.setPair(func(p *api.PairState) { p.State, p.Reason = "failed", err.Error() })
 	}
@@ -174,38 +175,145 @@ var errNobody = errors.New("no device with an open window is in sight yet")
 func (a *Agent) withLink(ctx context.Context, addrs []netip.AddrPort, f func(*pairing.Link, string) error) error {
 	a.joining.Lock()
 	defer a.joining.Unlock()
-	err := errNobody
-	for _, addr := range addrs {
-		var conn *tls.Conn
-		if conn, err = a.mesh.DialPair(ctx, addr); err != nil {
-			continue
-		}
-		var link *pairing.Link
-		if link, err = pairing.NewLink(ctx, conn, &a.key.PublicKey, true); err == nil {
-			if err = f(link, addr.String()); err == nil { // where multicast is blocked nobody else tells where it is
-				id := devices.NodeIDOf(link.Peer)
-				a.mesh.HintPrefix([8]byte(id[:8]), addrs)
-			}
-			link.Done()
-		}
-		_ = conn.NetConn().Close()
+	link, addr, end, err := a.openLink(ctx, addrs)
+	if err != nil {
 		return err
+	}
+	defer end()
+	if err = f(link, addr); err == nil {
+		a.hintPeer(link, addrs)
 	}
 	return err
 }
 
+// openLink connects to the first address that answers; end closes the connection.
+func (a *Agent) openLink(ctx context.Context, addrs []netip.AddrPort) (link *pairing.Link, addr string, end func(), err error) {
+	err = errNobody
+	for _, at := range addrs {
+		var conn *tls.Conn
+		if conn, err = a.mesh.DialPair(ctx, at); err != nil {
+			continue
+		}
+		if link, err = pairing.NewLink(ctx, conn, &a.key.PublicKey, true); err != nil {
+			_ = conn.NetConn().Close()
+			return nil, "", nil, err
+		}
+		return link, at.String(), func() {
+			link.Done()
+			_ = conn.NetConn().Close()
+		}, nil
+	}
+	return nil, "", nil, err
+}
+
+// hintPeer tells the overlay where the other side is: where multicast is blocked nobody else does.
+func (a *Agent) hintPeer(link *pairing.Link, addrs []netip.AddrPort) {
+	id := devices.NodeIDOf(link.Peer)
+	a.mesh.HintPrefix([8]byte(id[:8]), addrs)
+}
+
+// candidate is a device that has proved its code and waits until a person has named it.
+type candidate struct {
+	code  pairing.Code
+	link  *pairing.Link
+	addrs []netip.AddrPort
+	about pairing.About
+	end   func()      // closes its connection
+	late  *time.Timer // ends it
+}
+
+// Identify implements api.Backend: the code is proved, the device says what it is and waits for Add.
+func (a *Agent) Identify(ctx context.Context, req api.AddRequest) (api.Candidate, error) {
+	code, err := a.mayAdd(req)
+	if err != nil {
+		return api.Candidate{}, err
+	}
+	a.joining.Lock()
+	defer a.joining.Unlock()
+	if c := a.takeCandidate(code); c != nil { // asked again: a page that was loaded anew
+		a.holdCandidate(c)
+		return a.describe(c), nil
+	}
+	addrs, err := a.whoWaits(req)
+	if err != nil {
+		return api.Candidate{}, err
+	}
+	link, _, end, err := a.openLink(context.WithoutCancel(ctx), addrs) // it outlives the request
+	if err != nil {
+		return api.Candidate{}, err
+	}
+	c := &candidate{code: code, link: link, addrs: addrs, end: end}
+	if err = link.Prove(string(code)); err == nil {
+		c.about, err = link.Identify()
+	}
+	if err != nil {
+		end()
+		return api.Candidate{}, err
+	}
+	c.late = time.AfterFunc(pairing.NamingTime, func() {
+		a.takeCandidate(code)
+		end()
+	})
+	a.holdCandidate(c)
+	return a.describe(c), nil
+}
+
+func (a *Agent) describe(c *candidate) api.Candidate {
+	title := string(c.about.Class)
+	if p, err := profiles.ForClass(title); err == nil {
+		title = p.Title
+	}
+	return api.Candidate{ID: pairing.ShortID(devices.NodeIDOf(c.link.Peer)), Class: c.about.Class, Is: title, Name: c.about.Name, Room: c.about.Room, Version: c.about.Version}
+}
+
+// takeCandidate takes the device that waits to be named, if it proved this code.
+func (a *Agent) takeCandidate(code pairing.Code) *candidate {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.candidate
+	if c == nil || c.code != code {
+		return nil
+	}
+	a.candidate = nil
+	return c
+}
+
+// holdCandidate keeps one device waiting; another one is let go. Nil lets all go.
+func (a *Agent) holdCandidate(c *candidate) {
+	a.mu.Lock()
+	old := a.candidate
+	a.candidate = c
+	a.mu.Unlock()
+	if old != nil {
+		old.late.Stop()
+		old.end()
+	}
+}
+
+// endCandidate lets whoever waits go when the agent stops.
+func (a *Agent) endCandidate(ctx context.Context) error {
+	<-ctx.Done()
+	a.joining.Lock()
+	defer a.joining.Unlock()
+	a.holdCandidate(nil)
+	return nil
+}
+
 // Add admits a device that shows a code. A code is never tried on several devices.
 func (a *Agent) Add(ctx context.Context, req api.AddRequest) (devices.Member, error) {
-	r, err := a.home()
+	code, err := a.mayAdd(req)
 	if err != nil {
 		return devices.Member{}, err
 	}
-	if err := trust.MayEdit(r, a.self); err != nil {
-		return devices.Member{}, err
-	}
-	code, err := pairing.ParseCode(req.Code)
-	if err != nil {
-		return devices.Member{}, err
+	who := pairing.Owner{Log: a.roster, Key: a.key, Name: req.Name, Room: req.Room, Role: req.Role}
+	if c := a.takeCandidate(code); c != nil {
+		defer c.end()
+		c.late.Stop()
+		m, err := c.link.Admit(who)
+		if err == nil {
+			a.hintPeer(c.link, c.addrs)
+		}
+		return m, err
 	}
 	addrs, err := a.whoWaits(req)
 	if err != nil {
@@ -216,10 +324,18 @@ func (a *Agent) Add(ctx context.Context, req api.AddRequest) (devices.Member, er
 		if err := l.Prove(string(code)); err != nil {
 			return err
 		}
-		m, err = l.Admit(pairing.Owner{Log: a.roster, Key: a.key, Name: req.Name, Room: req.Room, Role: req.Role})
+		m, err = l.Admit(who)
 		return err
 	})
 	return m, err
+}
+
+// mayAdd says whether this node may admit a device, and reads its code.
+func (a *Agent) mayAdd(req api.AddRequest) (pairing.Code, error) {
+	if _, err := a.mayEdit(); err != nil {
+		return "", err
+	}
+	return pairing.ParseCode(req.Code)
 }
 
 // whoWaits finds the one device that is meant.

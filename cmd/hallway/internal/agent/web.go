@@ -77,7 +77,7 @@ func (a *Agent) serveHome(ctx context.Context) error {
 	a.announceNow()
 	return web.New(web.Config{
 		Backend: a, Version: a.opt.Version, App: companion.Files(), Roster: a.roster.Roster, Changed: a.roster.Watch,
-		Synced: a.mesh.Synced(), HomeTime: a.homeTime, Cert: a.web.shown.Load, CA: a.authority, Pair: a.pairPhone, Logger: a.log,
+		Synced: a.mesh.Synced(), HomeTime: a.homeTime, Cert: a.web.shown.Load, CA: a.authority, Pair: a.pairPhone, Carrier: a, Logger: a.log,
 		Mounts: []web.Mount{{Path: "/sip", Least: api.AsMember, Handler: http.HandlerFunc(a.serveSIP)}},
 	}).Run(ctx, ln, kiosk)
 }

@@ -52,7 +52,7 @@ func access() map[string]Access {
 		"home": AsMember, "calls": AsMember, "call": AsMember, "doctor": AsMember, "diagnose": AsMember, "volume": AsMember, "set-volume": AsMember,
 
 		"home-log": AsOwner, "rename": AsOwner, "set-room": AsOwner, "set-group": AsOwner, "set-person": AsOwner, "remove": AsOwner, "change-member": AsOwner,
-		"change-person": AsOwner, "delete-name": AsOwner, "set-rule": AsOwner, "delete-rule": AsOwner, "set-foreign": AsOwner, "adopt": AsOwner, "add": AsOwner, "invite": AsOwner,
+		"change-person": AsOwner, "delete-name": AsOwner, "set-rule": AsOwner, "delete-rule": AsOwner, "set-foreign": AsOwner, "adopt": AsOwner, "identify": AsOwner, "add": AsOwner, "invite": AsOwner,
 		"open-phones": AsOwner, "phones": AsOwner, "confirm-phone": AsOwner, "close-phones": AsOwner,
 
 		"process": AsLocal, "start-call": AsLocal, "change-call": AsLocal, "answer": AsLocal, "decline": AsLocal, "hangup": AsLocal,
@@ -69,6 +69,7 @@ type Caller struct {
 	Access Access
 	Person string         // slug; empty for the local socket and for strangers
 	Phone  devices.NodeID // of the phone's key
+	Via    devices.NodeID // the node that carried a phone's wish here; zero: they ask themselves
 }
 
 type callerKey struct{}
@@ -98,6 +99,10 @@ func guard(a huma.API) func(huma.Context, func(huma.Context)) {
 		has := CallerOf(ctx.Context()).Access
 		if !ok || has < least { // check: least access
 			refuse(a, ctx, has, least)
+			return
+		}
+		if !CallerOf(ctx.Context()).Via.IsZero() && !carried(ctx.Operation().OperationID) { // check: what may be carried
+			_ = huma.WriteErr(a, ctx, http.StatusForbidden, "this is not done for a person at another device")
 			return
 		}
 		next(ctx)

@@ -34,6 +34,7 @@ type Backend interface {
 	OpenPairing(minutes int) (PairState, error)
 	ClosePairing() error
 	Pairing() PairState
+	Identify(ctx context.Context, req AddRequest) (Candidate, error)
 	Add(ctx context.Context, req AddRequest) (devices.Member, error)
 	Invite(minutes int, seed string) (InviteState, error)
 	Adopt(ctx context.Context, req AdoptRequest) (Adoption, error)
@@ -78,7 +79,7 @@ type CallChange struct {
 
 // PairState is an open window on a new device, or the last one.
 type PairState struct {
-	State   string    `json:"state" enum:"closed,open,joining,joined,failed"`
+	State   string    `json:"state" enum:"closed,open,naming,joining,joined,failed" doc:"naming: the code was proved, and a person names this device"`
 	Code    string    `json:"code,omitempty"`
 	ShortID string    `json:"short_id,omitempty"`
 	QR      string    `json:"qr,omitempty"`
@@ -103,6 +104,16 @@ type AddRequest struct {
 	Name string       `json:"name,omitempty"`
 	Room string       `json:"room,omitempty"`
 	Role devices.Role `json:"role,omitempty" enum:"owner,device"`
+}
+
+// Candidate is a device whose code was proved. It belongs to nothing yet.
+type Candidate struct {
+	ID      string        `json:"id" doc:"its 4 characters"`
+	Class   devices.Class `json:"class"`
+	Is      string        `json:"is" doc:"the class in words"`
+	Name    string        `json:"name" doc:"what it wants to be called"`
+	Room    string        `json:"room,omitempty" doc:"where it says it stands"`
+	Version string        `json:"version"`
 }
 
 // Check is one finding of the doctor.

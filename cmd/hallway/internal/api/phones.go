@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -28,6 +29,7 @@ type Doors interface {
 	Session(ctx context.Context) Session
 	Logout(ctx context.Context) (cookie string)
 	PairPhone(ctx context.Context, in PairPhoneRequest) (PhoneResult, error)
+	Carrier
 }
 
 // PhoneRequest opens a window for one phone.
@@ -99,7 +101,10 @@ type PhoneResult struct {
 
 // phoneRoutes registers what concerns phones and trust.
 func phoneRoutes(a huma.API, b PhoneBackend) {
-	answer(a, op("open-phones", http.MethodPost, "/phones/window", "Open a window for one phone; on an owner's device"), func(_ context.Context, in *struct{ Body PhoneRequest }) (*out[PhoneWindow], error) {
+	answer(a, op("open-phones", http.MethodPost, "/phones/window", "Open a window for one phone; on an owner's device"), func(ctx context.Context, in *struct{ Body PhoneRequest }) (*out[PhoneWindow], error) {
+		if in.Body.Trusted && !CallerOf(ctx).Via.IsZero() { // check: a person confirms
+			return nil, problem(fmt.Errorf("%w: the device that carried this would see the secret, so a person must confirm the phone", ErrInput))
+		}
 		w, err := b.OpenPhones(in.Body)
 		return &out[PhoneWindow]{w}, problem(err)
 	})

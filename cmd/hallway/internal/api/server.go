@@ -97,10 +97,14 @@ type bySlug struct {
 func NewHandler(b Backend, doors Doors, version string) (http.Handler, huma.API) {
 	mux := http.NewServeMux()
 	conf := huma.DefaultConfig("Hallway", version)
+	conf.Info.Description = wishHelp
 	conf.OpenAPIPath, conf.DocsPath, conf.SchemasPath = prefix+"/openapi", "", ""
 	conf.CreateHooks = nil // no $schema links: the socket has no host name
 	a := humago.New(mux, conf)
 	a.UseMiddleware(guard(a))
+	if doors != nil {
+		a.UseMiddleware(carrying(doors))
+	}
 	reads(a, b)
 	callRoutes(a, b)
 	homeRoutes(a, b)
@@ -241,6 +245,10 @@ func pairRoutes(a huma.API, b Backend) {
 	huma.Register(a, op("close-pairing", http.MethodDelete, "/pair", "Close the window"), func(context.Context, *struct{}) (*none, error) {
 		return nil, problem(b.ClosePairing())
 	})
+	answer(a, op("identify", http.MethodPost, "/add/identify", "Prove a device's code and hear what it is; it then waits 3 minutes for add with the same code"), func(ctx context.Context, in *struct{ Body AddRequest }) (*out[Candidate], error) {
+		c, err := b.Identify(ctx, in.Body)
+		return &out[Candidate]{c}, problem(err)
+	})
 	answer(a, op("add", http.MethodPost, "/add", "Admit a device that shows a code"), func(ctx context.Context, in *struct{ Body AddRequest }) (*out[Member], error) {
 		m, err := b.Add(ctx, in.Body)
 		return &out[Member]{MemberOf(m)}, problem(err)
@@ -315,9 +323,8 @@ func Listen(path string) (net.Listener, error) {
 	return ln, os.Chmod(path, 0o600)
 }
 
-// Serve runs the API until ctx ends.
-func Serve(ctx context.Context, ln net.Listener, b Backend, version string, log *slog.Logger) error {
-	h, _ := NewHandler(b, nil, version)
+// Serve runs the API's routes for the person at the device until ctx ends.
+func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
 	local := WithCaller(ctx, Caller{Access: AsLocal})
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, BaseContext: func(net.Listener) context.Context { return local },

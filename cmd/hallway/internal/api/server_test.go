@@ -89,6 +89,9 @@ func (f *fake) OpenPairing(m int) (PairState, error) {
 }
 func (f *fake) ClosePairing() error { return f.note("close") }
 func (f *fake) Pairing() PairState  { return PairState{State: "closed"} }
+func (f *fake) Identify(_ context.Context, r AddRequest) (Candidate, error) {
+	return Candidate{Class: devices.ClassTV}, f.note("identify %s %s", r.ID, r.Code)
+}
 func (f *fake) Add(_ context.Context, r AddRequest) (devices.Member, error) {
 	return devices.Member{Slug: "cam"}, f.note("add %s %s", r.ID, r.Code)
 }
@@ -146,7 +149,8 @@ func serve(t *testing.T, f *fake) *Client {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, ln, f, "test", slog.New(slog.DiscardHandler)) }()
+	h, _ := NewHandler(f, nil, "test")
+	go func() { done <- Serve(ctx, ln, h, slog.New(slog.DiscardHandler)) }()
 	c := NewClient(path)
 	t.Cleanup(func() {
 		cancel()
@@ -189,6 +193,7 @@ func TestRoutesReachTheBackend(t *testing.T) {
 		{"POST", "/home/persons", map[string]any{"name": "M", "members": []string{"p"}}, "person  M [p]"},
 		{"POST", "/pair", map[string]any{"minutes": 2}, "pair 2"},
 		{"DELETE", "/pair", nil, "close"},
+		{"POST", "/add/identify", map[string]any{"code": "1", "id": "ABCD"}, "identify ABCD 1"},
 		{"POST", "/add", map[string]any{"code": "1", "id": "ABCD"}, "add ABCD 1"},
 		{"POST", "/invite", map[string]any{}, "invite 0 "},
 	} {

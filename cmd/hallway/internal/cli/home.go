@@ -68,6 +68,8 @@ func (a *app) showCode(p api.PairState) {
 
 func (a *app) sayPairing(p api.PairState) {
 	switch p.State {
+	case "naming":
+		a.say("The code was right. An owner gives this device its name ...")
 	case "joining":
 		a.say("Joining the home %q as %q%s ...", p.Home, p.Name, inRoom(p.Room))
 	case "joined":

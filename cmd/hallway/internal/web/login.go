@@ -2,15 +2,9 @@ package web
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
-	"maps"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/hallway-home/hallway/cmd/hallway/internal/api"
@@ -20,25 +14,16 @@ import (
 )
 
 const (
-	// challengeTime is how long a challenge may be signed.
-	challengeTime = time.Minute
 	// loginContext keeps a signature from meaning anything else than a login.
 	loginContext = "hallway-login/1"
 	// syncTime bounds how long a login waits for rosters to be compared.
 	syncTime = 5 * time.Second
 )
 
-var errChallenge = errors.New("the challenge is too old or was used; ask for a new one")
-
-// login implements api.Doors. Challenges are sealed and not stored, so that nobody can
-// crowd out those of others; only those that a member's phone has signed are remembered.
+// login implements api.Doors.
 type login struct {
 	*Server
-	now    func() time.Time
-	secret [32]byte
-
-	mu   sync.Mutex
-	used map[string]time.Time // by challenge; a phone's signature was on each
+	challenges *Challenges
 }
 
 // requestKey carries what the doors need of the request.
@@ -55,39 +40,9 @@ func requestOf(ctx context.Context) request {
 	return r
 }
 
-func (l *login) seal(b []byte) []byte {
-	m := hmac.New(sha256.New, l.secret[:])
-	m.Write(b)
-	return append(b[:len(b):len(b)], m.Sum(nil)[:16]...)
-}
-
 // Challenge implements api.Doors.
 func (l *login) Challenge(context.Context) (api.Challenge, error) {
-	b := binary.BigEndian.AppendUint64(nil, uint64(l.now().UnixMilli())) //nolint:gosec // after 1970
-	b = append(b, make([]byte, 16)...)
-	_, _ = rand.Read(b[8:]) // never fails (crypto/rand)
-	return api.Challenge{Challenge: base64.RawURLEncoding.EncodeToString(l.seal(b)), Home: l.cfg.Roster().Home}, nil
-}
-
-func (l *login) fresh(challenge string) bool {
-	b, err := base64.RawURLEncoding.DecodeString(challenge)
-	if err != nil || len(b) != 40 || !hmac.Equal(l.seal(b[:24:24]), b) {
-		return false
-	}
-	age := l.now().Sub(time.UnixMilli(int64(binary.BigEndian.Uint64(b)))) //nolint:gosec // made by Challenge
-	return age >= -challengeTime && age < challengeTime
-}
-
-// once takes a challenge that was signed rightly; false: it was taken before.
-func (l *login) once(challenge string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	maps.DeleteFunc(l.used, func(_ string, at time.Time) bool { return l.now().Sub(at) > 2*challengeTime })
-	if _, ok := l.used[challenge]; ok {
-		return false
-	}
-	l.used[challenge] = l.now()
-	return true
+	return api.Challenge{Challenge: l.challenges.New(), Home: l.cfg.Roster().Home}, nil
 }
 
 // Statement is what a phone signs to log in.
@@ -120,8 +75,8 @@ func (l *login) Login(ctx context.Context, in api.LoginRequest) (string, api.Ses
 // signed checks a login's signature; the key is looked up first, so that strangers cost no
 // arithmetic.
 func (l *login) signed(host string, in api.LoginRequest) (Session, devices.Person, error) {
-	if !l.fresh(in.Challenge) {
-		return Session{}, devices.Person{}, errors.Join(api.ErrLogin, errChallenge)
+	if !l.challenges.Fresh(in.Challenge) {
+		return Session{}, devices.Person{}, errors.Join(api.ErrLogin, ErrChallenge)
 	}
 	pub, err := devices.ParseCompressedKey(in.Key)
 	if err != nil {
@@ -139,8 +94,8 @@ func (l *login) signed(host string, in api.LoginRequest) (Session, devices.Perso
 	if !trust.VerifyRaw(pub, Statement(host, r.Home, in.Challenge), in.Signature) { // check: login signature
 		return Session{}, p, api.ErrLogin
 	}
-	if !l.once(in.Challenge) { // check: challenge once
-		return Session{}, p, errors.Join(api.ErrLogin, errChallenge)
+	if !l.challenges.Once(in.Challenge) { // check: challenge once
+		return Session{}, p, errors.Join(api.ErrLogin, ErrChallenge)
 	}
 	return Session{Person: p.Slug, Phone: id, Key: in.Key, Access: access}, p, nil
 }
@@ -186,6 +141,17 @@ func (l *login) PairPhone(ctx context.Context, in api.PairPhoneRequest) (api.Pho
 		out.State = "paired"
 	}
 	return out, nil
+}
+
+// Carries implements api.Carrier.
+func (l *login) Carries() bool { return l.cfg.Carrier != nil && l.cfg.Carrier.Carries() }
+
+// Carry implements api.Carrier.
+func (l *login) Carry(ctx context.Context, w api.Wish) api.Carried {
+	if s, ok := SessionOf(ctx); ok {
+		w.Key = s.Key
+	}
+	return l.cfg.Carrier.Carry(ctx, w)
 }
 
 // PhoneWords are the words of a phone's key, to compare two screens.

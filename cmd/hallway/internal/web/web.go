@@ -9,7 +9,6 @@ package web
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"io/fs"
@@ -49,6 +48,7 @@ type Config struct {
 	Cert     func() *tls.Certificate                    // nil: not ready yet
 	CA       func() []byte                              // DER of the home's authority; nil: none, or own files
 	Pair     func(context.Context, Phone) (bool, error) // whether the phone is in; false: a person must confirm it
+	Carrier  api.Carrier                                // nil: what only an owner may do is tried here
 	Mounts   []Mount
 	Logger   *slog.Logger
 }
@@ -84,8 +84,7 @@ func New(cfg Config) *Server {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, sessions: newSessions(time.Now), pace: newPace(time.Now)}
-	s.login = &login{Server: s, now: time.Now, used: map[string]time.Time{}}
-	_, _ = rand.Read(s.login.secret[:]) // never fails (crypto/rand)
+	s.login = &login{Server: s, challenges: NewChallenges()}
 	s.api, _ = api.NewHandler(cfg.Backend, s.login, cfg.Version)
 	return s
 }
@@ -160,9 +159,12 @@ func (s *Server) review(ctx context.Context) error {
 	}
 }
 
-// who says whose phone it is and what that person may now.
 func (s *Server) who(phone devices.NodeID) (devices.Person, api.Access) {
-	r := s.cfg.Roster()
+	return Who(s.cfg.Roster(), s.cfg.HomeTime, phone)
+}
+
+// Who says whose phone it is and what that person may now.
+func Who(r *devices.Roster, homeTime func() (time.Time, bool), phone devices.NodeID) (devices.Person, api.Access) {
 	if r == nil {
 		return devices.Person{}, api.AsNobody
 	}
@@ -171,7 +173,7 @@ func (s *Server) who(phone devices.NodeID) (devices.Person, api.Access) {
 		return devices.Person{}, api.AsNobody
 	}
 	if p.Until != 0 {
-		if now, known := s.cfg.HomeTime(); !known || now.Unix() >= p.Until { // check: last day
+		if now, known := homeTime(); !known || now.Unix() >= p.Until { // check: last day
 			return p, api.AsNobody
 		}
 	}

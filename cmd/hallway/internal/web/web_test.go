@@ -292,7 +292,7 @@ func TestLoginByTheKeyAlone(t *testing.T) {
 func TestAChallengeGetsOld(t *testing.T) {
 	h := newHouse(t)
 	c := h.challenge()
-	h.s.login.now = func() time.Time { return time.Now().Add(challengeTime + time.Second) }
+	h.s.login.challenges.now = func() time.Time { return time.Now().Add(challengeTime + time.Second) }
 	if status, _ := h.do(h.request(http.MethodPost, "/api/v1/session", "", h.signed(h.people["owner"], h.host, c))); status != http.StatusForbidden {
 		t.Error(status)
 	}
