@@ -48,7 +48,7 @@ func companionHome(t *testing.T) (kitchen, hall, cam *node, phone *netlab.Host, 
 
 // caOf downloads the authority's certificate by a node's address, as a phone does that does not
 // trust it yet.
-func caOf(t *testing.T, n *node) []byte {
+func caOf(t testing.TB, n *node) []byte {
 	t.Helper()
 	out, err := n.host.Command(t.Context(), "curl", "-sk", "https://"+net.JoinHostPort(n.host.IPv4, "8443")+"/trust/hallway.crt").Output()
 	if err != nil {
