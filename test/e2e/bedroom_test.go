@@ -16,14 +16,12 @@ func TestA16_TheBedroomPanelCallsTheKitchen(t *testing.T) {
 	wall := newNode(t, l, "Wall", "tv", "Hall").start().found()
 	stove := newNode(t, l, "Stove", "panel", "Kitchen", "--source-pipeline", "test-picture", "--sink-record", t.TempDir())
 	wall.invite(stove)
-	wall.takeName(nil, stove.host)
-	panel := wall.person(l, "Bedroom", "member")
+	panel := wall.person(l.MustHost(t, "bedroom"), "Bedroom", "member", wall.host.IPv4)
 	if _, err := panel.open(wall.origin() + "/panel"); err != nil {
 		t.Fatal(err)
 	}
 	panel.click(button("Start the panel"))
 	panel.wait("[data-slug=kitchen][aria-disabled=false]")
-	panel.run(watchCapture, nil)
 	for _, ends := range []string{"the panel", "the kitchen"} {
 		attempts(t, "accept to sound and picture both ways; then "+ends+" hangs up", 500*time.Millisecond, func(t *testing.T) time.Duration {
 			panel.run(`watch.tracks.length = 0; watch.pcs.length = 0`, nil)
@@ -79,8 +77,7 @@ func TestA32_NothingOpensBeforeAPersonAccepts(t *testing.T) {
 	gate := newNode(t, l, "Gate", "camera", "Garden", "--source-pipeline", "test-picture").start().found()
 	fridge := newNode(t, l, "Fridge", "panel", "Pantry", "--source-pipeline", "test-picture")
 	gate.invite(fridge)
-	gate.takeName(nil, gate.host)
-	phone := gate.person(l, "Anna", "owner")
+	phone := gate.person(l.MustHost(t, "anna"), "Anna", "owner", gate.host.IPv4)
 	phone.wait("[data-slug=fridge][aria-disabled=false]")
 	freed := func(what string, n *node, over time.Time) {
 		t.Helper()

@@ -12,7 +12,7 @@ import (
 
 // watchCapture keeps what a page opens from now on: how often it asked for camera or microphone, the
 // tracks it got, its peer connections; and tells times in milliseconds since 1970, as Go does.
-const watchCapture = `globalThis.watch = { asked: 0, tracks: [], pcs: [], taps: 0 }
+const watchCapture = `{ globalThis.watch = { asked: 0, tracks: [], pcs: [], taps: 0 }
 const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices)
 navigator.mediaDevices.getUserMedia = async (c) => { watch.asked++; const s = await open(c); watch.tracks.push(...s.getTracks()); return s }
 const Connection = RTCPeerConnection
@@ -31,7 +31,7 @@ watch.sees = (limit) => until(limit, async () => {
   return frames > 0 && energy > 0
 })
 watch.free = (limit) => until(limit, () => watch.tracks.length > 0 && watch.tracks.every((t) => t.readyState === "ended"))
-watch.begin = (f) => { watch.later = f }`
+watch.begin = (f) => { watch.later = f } }`
 
 // capturing is what a page has open, and how often it asked to open something.
 type capturing struct{ Asked, Live, Taps int }
@@ -62,14 +62,16 @@ func (n *node) origin() string {
 	return strings.TrimSuffix(ask[trust](n, "home", "trust").URL, "/")
 }
 
-// person pairs a browser on a host of its own, with a camera and a microphone, as the phone of
-// somebody new; the node at which the app's name leads must know it soon.
-func (n *node) person(l *netlab.Lab, name, role string, args ...string) *browser {
+// person pairs a browser on a host, with a camera and a microphone, as the phone of
+// somebody new. The app's name leads it to the address at.
+func (n *node) person(h *netlab.Host, name, role, at string, args ...string) *browser {
 	n.t.Helper()
 	origin := n.origin()
-	h := l.MustHost(n.t, strings.ToLower(name))
-	b := newBrowser(n.t, h, strings.TrimSuffix(strings.TrimPrefix(origin, "https://"), ":8443"), virtual, caOf(n.t, n),
+	b := newBrowser(n.t, h, strings.TrimSuffix(strings.TrimPrefix(origin, "https://"), ":8443"), at, caOf(n.t, n),
 		append([]string{"--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required"}, args...)...)
+	if _, err := b.command(map[string]any{"do": "before", "js": watchCapture}); err != nil {
+		n.t.Fatal(err)
+	}
 	w := ask[phoneWindow](n, "phone", "--name", name, "--role", role, "--no-wait")
 	if status, err := b.open(w.URL); err != nil || status != http.StatusOK {
 		n.t.Fatalf("%d %v", status, err)
@@ -79,7 +81,6 @@ func (n *node) person(l *netlab.Lab, name, role string, args ...string) *browser
 	b.wait(".words")
 	n.run("phone", "accept")
 	b.wait("role=heading[name=House]")
-	b.run(watchCapture, nil)
 	return b
 }
 
@@ -113,7 +114,7 @@ func (n *node) media(id string, within time.Duration) time.Time {
 	}
 }
 
-// callsFrom is what the Activity screen of the page's node shows.
+// activity is what the Activity screen of the page's node shows.
 func (b *browser) activity(t *testing.T) string {
 	t.Helper()
 	b.screen("Activity")
