@@ -37,7 +37,7 @@ func TestACrowdBlocksNobody(t *testing.T) {
 	// use logs in, opens the app anew and calls; it gives the times of the login, of opening and of the first frame.
 	use := func(what string) (login, first time.Duration) {
 		var ms float64
-		phone.eval(`await hallway.logout(); const began = performance.now(); await hallway.login(); return performance.now() - began`, &ms)
+		phone.eval(`await hallway.login(); await hallway.logout(); const began = performance.now(); await hallway.login(); return performance.now() - began`, &ms)
 		login = time.Duration(ms * float64(time.Millisecond))
 		opened := time.Now()
 		if _, err := phone.open(wall.origin() + "/"); err != nil {

@@ -65,7 +65,7 @@ func TestA9_ThePhoneRemovesADeviceAndAPhone(t *testing.T) {
 	left := func(removal time.Time) time.Duration { return 10*time.Second - time.Since(removal) }
 
 	t.Run("a device", func(t *testing.T) {
-		c := calls(lost)
+		calls(lost)
 		if flowsTo(t, stove.pid(), lostAddrs...) == 0 {
 			t.Fatal("no connection is seen before the removal; the look at the kernel is blind")
 		}
@@ -80,8 +80,6 @@ func TestA9_ThePhoneRemovesADeviceAndAPhone(t *testing.T) {
 		t.Logf("all is over %v after the removal", time.Since(removal).Round(time.Millisecond))
 		ben.click(button("Close"))
 		ben.gone("[data-slug=lost]")
-		lost.eventually(15*time.Second, "its own end of the call is over", func() bool { return lost.call(c.ID).State == "ended" })
-		t.Logf("the removed device's own end of the call is over after %v: %s", time.Since(removal).Round(time.Millisecond), lost.call(c.ID).Reason)
 	})
 	t.Run("a phone", func(t *testing.T) {
 		c := calls(stove)
