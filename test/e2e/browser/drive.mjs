@@ -1,5 +1,5 @@
 // Drives one Chromium for a test: reads one JSON command a line and answers with one line each.
-// {id, do: "before", js}, which runs in each page before its own scripts | {do: "open", url} | {do: "eval", js} | {do: "text"} | {do: "close"} | what a person does:
+// {id, do: "before", js}, which runs in each page before its own scripts | {do: "open", url} | {do: "eval", js} | {do: "text"} | {do: "cookies"}: their values | {do: "close"} | what a person does:
 // {do: "click" | "fill" | "choose" | "wait" | "gone", at: selector, value} | {do: "look", width, height, dark} | {do: "shot", file}; answers {id, value} or {id, error}.
 // Arguments: profile folder, then further arguments for Chromium.
 import { chromium } from 'playwright-core'
@@ -29,6 +29,7 @@ const commands = {
     await page.emulateMedia({ colorScheme: dark ? 'dark' : 'light' })
   },
   shot: ({ file }) => page.screenshot({ path: file, fullPage: true }).then(() => null),
+  cookies: async () => (await context.cookies()).map((c) => c.value),
   text: () => page.evaluate('document.body.innerText'),
 }
 console.log(JSON.stringify({ id: 0, value: context.browser()?.version() ?? 'ready' }))
