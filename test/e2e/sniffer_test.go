@@ -115,6 +115,62 @@ func finds(carried [][]byte, canaries map[string]string) map[string]bool {
 	return found
 }
 
+// canariesOf adds lines of both sides' SDP and pieces of the film that is sent.
+func canariesOf(t *testing.T, phone *browser, film string, can map[string]string) {
+	t.Helper()
+	var sdp []string
+	phone.run(`return [watch.pcs[0].localDescription.sdp, watch.pcs[0].remoteDescription.sdp]`, &sdp)
+	for i, side := range []string{"page", "device"} {
+		for what, line := range map[string]string{"ice-ufrag": `a=(ice-ufrag:\S+)`, "ice-pwd": `a=(ice-pwd:\S+)`, "ICE password": `a=ice-pwd:(\S+)`, "fingerprint": `a=(fingerprint:.+)\r`, "candidate": `a=(candidate:.+)\r`, "origin": `(o=.+)\r`} {
+			m := regexp.MustCompile(line).FindStringSubmatch(sdp[i])
+			if m == nil {
+				t.Fatalf("the %s's SDP has no %s: %s", side, what, sdp[i])
+			}
+			can[what+" of the "+side] = m[1]
+		}
+	}
+	b, err := os.ReadFile(film)
+	must(t, err)
+	for i := range 8 {
+		at := len(b) / 10 * (i + 1)
+		can[fmt.Sprint("piece of the film ", i)] = string(b[at : at+24])
+	}
+}
+
+// inClear says all canaries in all disguises by plain HTTP from one host to another, and shows the lamp's name on the
+// LAN; what the sniffer heard of it is the control of the search.
+func inClear(t *testing.T, l *netlab.Lab, sniffer string, can map[string]string, from *netlab.Host, to, lamp *node) (carried func() [][]byte) {
+	t.Helper()
+	listened := sniffs(t, l, sniffer)
+	lamp.stop()
+	lamp.start("--names-on-lan")
+	var all bytes.Buffer
+	for _, text := range can {
+		for how, d := range disguises(text) {
+			if !strings.HasPrefix(how, "base64") {
+				all.Write(d)
+			}
+		}
+		for before := range 3 { // base64 as others make it: of more than the canary
+			whole := []byte("…"[:before] + text + "and more")
+			all.WriteString(" " + base64.StdEncoding.EncodeToString(whole) + " " + base64.URLEncoding.EncodeToString(whole) + "\n")
+		}
+	}
+	clear := filepath.Join(t.TempDir(), "clear")
+	must(t, os.WriteFile(clear, all.Bytes(), 0o600))
+	site := to.host.Command(t.Context(), "node", "-e", `require("http").createServer((q, r) => { q.resume(); q.on("end", () => r.end("ok")) }).listen(8080, () => console.log("up"))`)
+	up, err := site.StdoutPipe()
+	must(t, err)
+	must(t, site.Start())
+	if _, err := up.Read(make([]byte, 8)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := from.Command(t.Context(), "curl", "-sS", "--data-binary", "@"+clear, "http://"+to.host.IPv4+":8080/").CombinedOutput(); err != nil || string(out) != "ok" {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return listened
+}
+
 // TestA31_ASnifferReadsNothing: a neighbour hears every frame of the LAN while devices are admitted by code
 // and token, a phone is paired by a typed code, logs in, changes names and calls a device. Names, codes, tokens, cookies,
 // lines of SDP and pieces of the film that is sent are in none of them. With names on the LAN switched on, and sent by
@@ -173,23 +229,7 @@ func TestA31_ASnifferReadsNothing(t *testing.T) {
 	phone.finished("it sees and hears")
 	c := stove.calls()[0]
 	stove.eventually(5*time.Second, "it sees and hears the page", flows(stove, c.ID))
-	var sdp []string
-	phone.run(`return [watch.pcs[0].localDescription.sdp, watch.pcs[0].remoteDescription.sdp]`, &sdp)
-	for i, side := range []string{"page", "device"} {
-		for what, line := range map[string]string{"ice-ufrag": `a=(ice-ufrag:\S+)`, "ice-pwd": `a=(ice-pwd:\S+)`, "ICE password": `a=ice-pwd:(\S+)`, "fingerprint": `a=(fingerprint:.+)\r`, "candidate": `a=(candidate:.+)\r`, "origin": `(o=.+)\r`} {
-			m := regexp.MustCompile(line).FindStringSubmatch(sdp[i])
-			if m == nil {
-				t.Fatalf("the %s's SDP has no %s: %s", side, what, sdp[i])
-			}
-			can[what+" of the "+side] = m[1]
-		}
-	}
-	b, err := os.ReadFile(film)
-	must(t, err)
-	for i := range 8 {
-		at := len(b) / 10 * (i + 1)
-		can[fmt.Sprint("piece of the film ", i)] = string(b[at : at+24])
-	}
+	canariesOf(t, phone, film, can)
 	time.Sleep(4 * time.Second) // the film is 4 s long
 	phone.click(button("Hang up"))
 	phone.wait("text=The call has ended")
@@ -215,38 +255,15 @@ func TestA31_ASnifferReadsNothing(t *testing.T) {
 		}
 	}
 
-	// The control: the same ear, and the same search.
-	listened = sniffs(t, l, file)
-	lamp.stop()
-	lamp.start("--names-on-lan")
-	var all bytes.Buffer
-	for _, text := range can {
-		for _, d := range disguises(text) {
-			all.Write(d)
-			all.WriteByte('\n')
-		}
-	}
-	clear := filepath.Join(t.TempDir(), "clear")
-	must(t, os.WriteFile(clear, all.Bytes(), 0o600))
-	site := tv.host.Command(t.Context(), "node", "-e", `require("http").createServer((q, r) => { q.resume(); q.on("end", () => r.end("ok")) }).listen(8080, () => console.log("up"))`)
-	up, err := site.StdoutPipe()
-	must(t, err)
-	must(t, site.Start())
-	if _, err := up.Read(make([]byte, 8)); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := h.Command(t.Context(), "curl", "-sS", "--data-binary", "@"+clear, "http://"+tv.host.IPv4+":8080/").CombinedOutput(); err != nil || string(out) != "ok" {
-		t.Fatalf("%v: %s", err, out)
-	}
+	found := inClear(t, l, file, can, h, tv, lamp)
 	stove.eventually(10*time.Second, "the lamp is back", func() bool { return stove.sees("canarylamp") == "reachable" })
-	said = listened()
+	said = found()
+	if seen := slices.DeleteFunc(slices.Clone(said), func(f []byte) bool { return bytes.Contains(f, []byte("POST / HTTP/1.1")) }); !finds(seen, map[string]string{"lamp": "Canarylamp"})["lamp, raw"] {
+		t.Error("with names on the LAN switched on, no name is seen")
+	}
 	for what, there := range finds(said, can) {
 		if !there {
 			t.Errorf("in clear the search does not find: %s", what)
 		}
-	}
-	mdns := slices.DeleteFunc(said, func(f []byte) bool { return bytes.Contains(f, []byte("POST / HTTP/1.1")) })
-	if !finds(mdns, map[string]string{"lamp": "Canarylamp"})["lamp, raw"] {
-		t.Error("with names on the LAN switched on, no name is seen")
 	}
 }
