@@ -69,18 +69,20 @@ func flowOf(frame []byte) (key string, data []byte) {
 	case 0x86dd: // IPv6 (RFC 2464)
 		head, proto = 40, ip[6]
 	}
-	switch {
-	case head == 0 || len(ip) < head+20:
+	if head == 0 || len(ip) < head+20 {
 		return "", frame
-	case proto == 17: // UDP
-		return string(ip[:head]) + string(ip[head:head+4]), ip[head+8:]
-	case proto == 6:
-		off := head + int(ip[head+12]>>4)*4
-		addrs := ip[12:20]
-		if head == 40 {
-			addrs = ip[8:40]
-		}
-		return string(addrs) + string(ip[head:head+4]), ip[min(off, len(ip)):]
+	}
+	key = string([]byte{proto}) + string(ip[head:head+4]) // ports
+	if head == 40 {
+		key += string(ip[8:40])
+	} else {
+		key += string(ip[12:20])
+	}
+	switch proto {
+	case 6: // TCP
+		return key, ip[min(head+int(ip[head+12]>>4)*4, len(ip)):]
+	case 17: // UDP
+		return key, ip[head+8:]
 	}
 	return "", frame
 }
