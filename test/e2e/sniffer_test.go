@@ -170,6 +170,7 @@ func inClear(t *testing.T, l *netlab.Lab, sniffer string, can map[string]string,
 	if out, err := from.Command(t.Context(), "curl", "-sS", "--data-binary", "@"+clear, "http://"+to.host.IPv4+":8080/").CombinedOutput(); err != nil || string(out) != "ok" {
 		t.Fatalf("%v: %s", err, out)
 	}
+	time.Sleep(3 * time.Second) // mDNS probes for 750 ms before it announces (RFC 6762 section 8.1)
 	return listened
 }
 
