@@ -1,5 +1,5 @@
 // Drives one Chromium for a test: reads one JSON command a line and answers with one line each.
-// {id, do: "open", url} | {do: "eval", js} | {do: "text"} | {do: "close"} | what a person does:
+// {id, do: "before", js}, which runs in each page before its own scripts | {do: "open", url} | {do: "eval", js} | {do: "text"} | {do: "cookies"}: their values | {do: "close"} | what a person does:
 // {do: "click" | "fill" | "choose" | "wait" | "gone", at: selector, value} | {do: "look", width, height, dark} | {do: "shot", file}; answers {id, value} or {id, error}.
 // Arguments: profile folder, then further arguments for Chromium.
 import { chromium } from 'playwright-core'
@@ -15,6 +15,7 @@ const context = await chromium.launchPersistentContext(profile, {
 const page = context.pages()[0] ?? await context.newPage()
 const patience = { timeout: 15000 }
 const commands = {
+  before: ({ js }) => page.addInitScript(js).then(() => null),
   open: async ({ url }) => (await page.goto(url, { timeout: 15000 }))?.status() ?? 0,
   // The code is the body of an async function; it runs in the page, under its origin.
   eval: ({ js }) => page.evaluate(`(async () => { ${js} })()`),
@@ -28,6 +29,7 @@ const commands = {
     await page.emulateMedia({ colorScheme: dark ? 'dark' : 'light' })
   },
   shot: ({ file }) => page.screenshot({ path: file, fullPage: true }).then(() => null),
+  cookies: async () => (await context.cookies()).map((c) => c.value),
   text: () => page.evaluate('document.body.innerText'),
 }
 // More pages: {do: "another", url} opens one and gives its number, {do: "in", page, js} evaluates there,

@@ -45,7 +45,7 @@ func (h *Host) attach(s *Segment, number int) error {
 	h.cables = append(h.cables, c)
 	if err := errors.Join(
 		ip("-n", h.NS, "link", "add", c.iface, "type", "veth", "peer", "name", c.port, "netns", h.lab.name),
-		ip("-n", h.lab.name, "link", "set", c.port, "master", s.bridge(), "up")); err != nil {
+		ip("-n", h.lab.name, "link", "set", c.port, "master", s.Bridge(), "up")); err != nil {
 		return err
 	}
 	return h.address(&h.cables[i], number)
@@ -94,7 +94,7 @@ func (h *Host) Move(s *Segment) error {
 	c.segment = s
 	err := errors.Join(
 		ip("-n", h.NS, "addr", "flush", "dev", c.iface, "scope", "global"),
-		ip("-n", h.lab.name, "link", "set", c.port, "master", s.bridge()),
+		ip("-n", h.lab.name, "link", "set", c.port, "master", s.Bridge()),
 		h.address(c, h.number))
 	h.IPv4, h.IPv6 = c.ipv4, c.ipv6
 	return err

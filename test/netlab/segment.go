@@ -16,7 +16,8 @@ type Segment struct {
 	routed bool
 }
 
-func (s *Segment) bridge() string { return fmt.Sprintf("br%d", s.number) }
+// Bridge is the segment's interface in the lab's namespace.
+func (s *Segment) Bridge() string { return fmt.Sprintf("br%d", s.number) }
 
 func (s *Segment) ipv4(n int) string { return fmt.Sprintf("10.77.%d.%d", s.number, n) }
 
@@ -35,7 +36,7 @@ func (l *Lab) Segment() (*Segment, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := &Segment{lab: l, number: len(l.segments)}
-	if err := l.addBridge(s.bridge()); err != nil {
+	if err := l.addBridge(s.Bridge()); err != nil {
 		return nil, err
 	}
 	l.segments = append(l.segments, s)
@@ -99,7 +100,7 @@ func (l *Lab) Cut(hosts ...*Host) error {
 func (l *Lab) Heal(hosts ...*Host) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return plug(hosts, func(c cable) string { return c.segment.bridge() })
+	return plug(hosts, func(c cable) string { return c.segment.Bridge() })
 }
 
 func plug(hosts []*Host, bridge func(cable) string) error {
@@ -133,7 +134,7 @@ func (l *Lab) Namespace() string { return l.name }
 
 // Plug puts an interface that was made in the lab's namespace on the segment.
 func (s *Segment) Plug(iface string) error {
-	return ip("-n", s.lab.name, "link", "set", iface, "master", s.bridge(), "up")
+	return ip("-n", s.lab.name, "link", "set", iface, "master", s.Bridge(), "up")
 }
 
 // PlugCut puts such an interface where Cut put its hosts.

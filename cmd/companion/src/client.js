@@ -136,20 +136,24 @@ async function call(method, path, body, again = true, signed = '') {
   throw new Problem(res.status, problem.detail ?? res.statusText)
 }
 
-/** Logs in by the key. @returns {Promise<{person: string, name: string, role: string, phone: string, csrf: string}>} */
+/**
+ * Logs in by the key, unless the browser has a session, which all its tabs share. The lock keeps two
+ * tabs from making one each: the second would be refused for not having the token of the first.
+ * @returns {Promise<{person: string, name: string, role: string, phone: string, csrf: string}>}
+ */
 async function login() {
-  // A page that was loaded anew goes on with the browser's session, as all tabs do.
-  const open = await call('GET', '/session', undefined, false).catch(() => null)
-  if (open) {
-    csrf = open.csrf
-    return open
-  }
+  return navigator.locks.request('hallway-login', async () => {
+    const session = (await call('GET', '/session', undefined, false).catch(() => null)) ?? (await signed())
+    csrf = session.csrf
+    return session
+  })
+}
+
+async function signed() {
   const pair = await key()
   const { challenge, home } = await call('POST', '/session/challenge', undefined, false)
   const signature = await sign(['hallway-login/1', location.host, home, challenge].join('\0'))
-  const session = await call('POST', '/session', { key: base64(await publicKey(pair)), challenge, signature: base64(signature) }, false)
-  csrf = session.csrf
-  return session
+  return call('POST', '/session', { key: base64(await publicKey(pair)), challenge, signature: base64(signature) }, false)
 }
 
 /** Logs out. */

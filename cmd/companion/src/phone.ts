@@ -130,7 +130,8 @@ async function options(speak: boolean, show: boolean) {
   const local = speak || show ? await navigator.mediaDevices.getUserMedia({ audio: speak, video: show && { width: { ideal: 1280 }, height: { ideal: 720 } } }) : null
   change({ local, camera: !!local?.getVideoTracks().length, hasCamera: !!local?.getVideoTracks().length })
   return {
-    mediaStream: local ?? undefined, mediaConstraints: { audio: false, video: false },
+    // JsSIP takes out of a stream, unstopped, what these constraints deny; without a stream it would open one itself.
+    mediaStream: local ?? undefined, mediaConstraints: local ? {} : { audio: false, video: false },
     pcConfig: { iceServers: [], certificates: [await certificate()] },
   }
 }
@@ -247,7 +248,8 @@ export async function answer(picture: boolean) {
 export function hangUp() {
   const s = session
   endPreview()
-  if (s && !s.isEnded()) s.terminate()
+  // The library's own 480 would tell the caller that nobody answered.
+  if (s && !s.isEnded()) s.terminate(s.direction === 'incoming' && s.isInProgress() ? { status_code: 603 } : undefined)
   else if (current.value && current.value.state !== 'ended') over('')
 }
 

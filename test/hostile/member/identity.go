@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,7 +19,7 @@ const (
 	memberPort  = "5061"
 )
 
-// identity is an admitted device: its key and what it knew when its store was closed.
+// identity is a device: its key and what it knew when its store was closed.
 type identity struct {
 	key    *ecdsa.PrivateKey
 	id     devices.NodeID
@@ -48,8 +47,8 @@ func load(data string) (*identity, error) {
 		return nil, err
 	}
 	me := &identity{key: key, id: devices.NodeIDOf(&key.PublicKey), roster: log.Roster(), edits: log.Edits(), cert: cert}
-	if !me.roster.Has(me.id) {
-		return nil, errors.New("this data folder belongs to no member")
+	if me.roster == nil { // it belongs to no home yet
+		me.roster = &devices.Roster{}
 	}
 	return me, nil
 }

@@ -2,12 +2,13 @@
 // really admitted (its data folder), and speaks the protocols of the member port by hand.
 //
 // With -mode attack it does to the named targets what a member must not be able to do; with
-// -mode stolen it and an accomplice use each other's SIP branches; with -mode removed it goes on as a device that was removed would, and prints what it is
-// still given, one JSON object a line.
+// -mode stolen it and an accomplice use each other's SIP branches; with -mode removed it goes on as a device that was removed, or that
+// was not admitted yet, would, and prints what it is given, one JSON object a line.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -40,11 +41,14 @@ func run(ctx context.Context, mode, data, second, to string, targets []string) e
 	if err != nil {
 		return err
 	}
-	switch mode {
-	case "attack":
-		return attack(ctx, me, targets)
-	case "removed":
+	if mode == "removed" {
 		return removed(ctx, me, targets)
+	}
+	if !me.roster.Has(me.id) {
+		return errors.New("this data folder belongs to no member")
+	}
+	if mode == "attack" {
+		return attack(ctx, me, targets)
 	}
 	other, err := load(second)
 	if err != nil {

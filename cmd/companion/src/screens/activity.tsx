@@ -17,7 +17,7 @@ export function Activity() {
   if (!member.value) return <><h1>{t('activity')}</h1><p>{t('ownersOnly')}</p></>
   const name = (slug: string) => [...devices.value, ...persons.value, ...rooms.value].find((x) => x.slug === slug)?.name ?? slug
   const line = (c: CallInfo) => {
-    const from = c.direction === 'incoming'
+    const from = c.direction === 'in'
     return t(from ? 'incoming' : 'outgoing', { name: name(c.peer || user(from ? c.from : c.to)) })
   }
   return (

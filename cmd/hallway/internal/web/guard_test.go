@@ -175,6 +175,43 @@ func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 	}
 }
 
+// TestSlowBodiesKeepNobodyOut: one host with many addresses fills all places with requests whose
+// bodies do not come. Somebody logs in beside them, and who is logged in keeps what is open.
+func TestSlowBodiesKeepNobodyOut(t *testing.T) {
+	h := newHouse(t)
+	h.login("owner")
+	stream := h.stream("owner")
+	var held []net.Conn
+	defer func() {
+		for _, c := range held {
+			_ = c.Close()
+		}
+	}()
+	for i := range maxConns + 2*maxPerSource {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i%16))}}
+		raw, err := d.DialContext(t.Context(), "tcp", h.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // an attacker does not care
+		held = append(held, raw)
+		_, _ = io.WriteString(c, "POST /api/v1/session HTTP/1.1\r\nHost: "+h.host+"\r\nOrigin: https://"+h.host+"\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{") // it may be put out at once
+	}
+	began := time.Now()
+	h.client.CloseIdleConnections()
+	h.login("member")
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("a login beside them took %v", took)
+	} else {
+		t.Logf("a login beside %d took %v", len(held), took)
+	}
+	select {
+	case <-stream:
+		t.Error("the stream of somebody who is logged in was ended for them")
+	default:
+	}
+}
+
 // TestAMountedHandlerKnowsWhoAsks is what the SIP edge stands on.
 func TestAMountedHandlerKnowsWhoAsks(t *testing.T) {
 	var asked Session

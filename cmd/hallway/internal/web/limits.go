@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,7 +14,8 @@ import (
 const (
 	// maxConns bounds the connections of a listener, maxPerSource those of one address: a
 	// browser opens six, and one more for each stream and socket of a tab. Beyond that the
-	// oldest silent one makes room, so whoever holds many keeps nobody out.
+	// oldest makes room on which nobody has logged in or which says nothing, so whoever
+	// holds many keeps nobody out, from however many addresses.
 	maxConns, maxPerSource = 512, 64
 	// perSecond and burst bound an address's requests: opening the app takes some twenty.
 	perSecond, burst = 50, 200
@@ -93,19 +95,41 @@ func (p *pace) failed(source string) {
 	p.of(source).failures.AllowN(p.now(), 1)
 }
 
-// conns makes room for new connections by closing the oldest that says nothing.
+// conns makes room for new connections by closing the oldest that serves no session now.
 type conns struct {
 	max, each int
 
-	mu     sync.Mutex
-	clock  uint64
-	silent map[net.Conn]uint64 // neither asking nor being answered, and since when
-	busy   map[net.Conn]bool
-	from   map[string]int
+	mu    sync.Mutex
+	clock uint64
+	loose map[net.Conn]uint64 // serves no session, and since when
+	busy  map[net.Conn]bool   // serves one
+	from  map[string]int
+}
+
+type connKey struct{}
+
+// serves keeps the connection of a request, which a session has proved to be of this home,
+// until it is answered.
+func serves(ctx context.Context) {
+	if f, ok := ctx.Value(connKey{}).(func()); ok {
+		f()
+	}
+}
+
+// with is http.Server's ConnContext.
+func (c *conns) with(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if _, ok := c.loose[conn]; ok {
+			delete(c.loose, conn)
+			c.busy[conn] = true
+		}
+	})
 }
 
 func newConns(most, each int) *conns {
-	return &conns{max: most, each: each, silent: map[net.Conn]uint64{}, busy: map[net.Conn]bool{}, from: map[string]int{}}
+	return &conns{max: most, each: each, loose: map[net.Conn]uint64{}, busy: map[net.Conn]bool{}, from: map[string]int{}}
 }
 
 // state is http.Server's ConnState. A connection that was taken over counts no more: its
@@ -119,26 +143,24 @@ func (c *conns) state(conn net.Conn, s http.ConnState) {
 	case http.StateNew:
 		if c.from[who]++; c.from[who] > c.each {
 			victim = c.oldest(who)
-		} else if len(c.silent)+len(c.busy) >= c.max {
+		} else if len(c.loose)+len(c.busy) >= c.max {
 			victim = c.oldest("")
 		}
-		c.silent[conn] = c.clock
-		if victim == nil && (c.from[who] > c.each || len(c.silent)+len(c.busy) > c.max) {
+		c.loose[conn] = c.clock
+		if victim == nil && (c.from[who] > c.each || len(c.loose)+len(c.busy) > c.max) {
 			victim = conn // all others are at work
 		}
-	case http.StateActive:
-		delete(c.silent, conn)
-		c.busy[conn] = true
-	case http.StateIdle:
+	case http.StateActive, http.StateIdle:
 		delete(c.busy, conn)
-		c.silent[conn] = c.clock
+		c.loose[conn] = c.clock
 	case http.StateHijacked, http.StateClosed:
-		delete(c.silent, conn)
+		delete(c.loose, conn)
 		delete(c.busy, conn)
 		if c.from[who]--; c.from[who] <= 0 {
 			delete(c.from, who)
 		}
 	}
+	delete(c.loose, victim) // the next one takes another
 	c.mu.Unlock()
 	if victim != nil {
 		go func() { _ = raw(victim).Close() }() // close_notify of TLS would wait for a peer that does not read
@@ -155,8 +177,8 @@ func raw(c net.Conn) net.Conn {
 
 func (c *conns) oldest(who string) net.Conn {
 	var found net.Conn
-	for conn, at := range c.silent {
-		if (who == "" || hostOf(conn.RemoteAddr().String()) == who) && (found == nil || at < c.silent[found]) {
+	for conn, at := range c.loose {
+		if (who == "" || hostOf(conn.RemoteAddr().String()) == who) && (found == nil || at < c.loose[found]) {
 			found = conn
 		}
 	}

@@ -130,6 +130,7 @@ func (s *sessions) of(r *http.Request, who func(devices.NodeID) (devices.Person,
 
 // use holds a session open for a request, whose context ends with it.
 func (s *sessions) use(ctx context.Context, x *session) (context.Context, func()) {
+	serves(ctx)
 	s.mu.Lock()
 	x.uses++
 	x.used = s.now()

@@ -126,7 +126,7 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, config *tls.Config,
 	conns := newConns(maxConns, maxPerSource)
 	srv := &http.Server{
 		Handler: s.handler(o), TLSConfig: config, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-		BaseContext: func(net.Listener) context.Context { return ctx }, ConnState: conns.state,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnState: conns.state, ConnContext: conns.with,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // what strangers do wrong is no warning
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
