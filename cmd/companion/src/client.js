@@ -96,7 +96,10 @@ async function call(method, path, body, again = true) {
   const headers = {}
   if (method !== 'GET') headers['X-CSRF-Token'] = csrf
   if (body !== undefined) headers['Content-Type'] = 'application/json'
-  const res = await fetch('/api/v1' + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: 'same-origin' })
+  // A connection to a node without power hangs; browsers have six of them for all requests.
+  const quick = path.startsWith('/session') || (method === 'GET' && path !== '/doctor')
+  const signal = quick ? AbortSignal.timeout(5000) : undefined
+  const res = await fetch('/api/v1' + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: 'same-origin', signal })
   if (res.ok) return res.status === 204 ? null : res.json()
   if (again && res.status === 401 && !path.startsWith('/session')) {
     await login()
@@ -106,10 +109,22 @@ async function call(method, path, body, again = true) {
   throw new Problem(res.status, problem.detail ?? res.statusText)
 }
 
-/** Logs in by the key. @returns {Promise<{person: string, name: string, role: string, phone: string, csrf: string}>} */
-async function login() {
+/** @typedef {{person: string, name: string, role: string, phone: string, csrf: string}} Session */
+
+let entering = /** @type {Promise<Session> | null} */ (null)
+
+/** Logs in by the key; who asks meanwhile shares it. */
+function login() {
+  entering ??= enter().finally(() => { entering = null })
+  return entering
+}
+
+/** @returns {Promise<Session>} */
+async function enter() {
   // A page that was loaded anew goes on with the browser's session, as all tabs do.
-  const open = await call('GET', '/session', undefined, false).catch(() => null)
+  const open = await call('GET', '/session', undefined, false).catch((e) => {
+    if (!(e instanceof Problem)) throw e // nobody answers: the next question would hang as long
+  })
   if (open) {
     csrf = open.csrf
     return open
@@ -157,7 +172,7 @@ async function pair(secret, name) {
  * @returns {() => void} ends it
  */
 function events(each, state = () => {}) {
-  const silence = 12000 // the node says every 5 s that it lives
+  const silence = 5000 // the node says every 2 s that it lives
   let source = /** @type {EventSource | null} */ (null)
   let timer = 0
   let ended = false
@@ -165,8 +180,8 @@ function events(each, state = () => {}) {
     clearTimeout(timer)
     source?.close()
     state(false)
-    await call('GET', '/session', undefined, false).catch(() => login().catch(() => {}))
-    if (!ended) timer = setTimeout(open, 1000)
+    await login().catch(() => {})
+    if (!ended) timer = setTimeout(open, 500)
   }
   const heard = () => {
     clearTimeout(timer)

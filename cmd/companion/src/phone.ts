@@ -5,9 +5,10 @@
 import { signal } from '@preact/signals'
 import type JsSIP from 'jssip'
 import type { RTCSession } from 'jssip/lib/RTCSession'
-import { call as request, key, publicKey } from './client.js'
+import { key, login, publicKey } from './client.js'
 import { base64url, sealed, statement, toSign, unhex } from './binding'
 import { certificate } from './certificate'
+import { Flow } from './flow'
 import { judge, read, type Quality, type Reading } from './quality'
 import type { Ability } from './rooms'
 
@@ -37,6 +38,7 @@ let ua: JsSIP.UA | null = null
 let session: RTCSession | null = null
 let previewing: RTCSession | null = null
 let domain = ''
+let through = '' // the run of a node that our calls pass
 let wanted = false
 
 function change(part: Partial<PhoneCall>) {
@@ -44,8 +46,12 @@ function change(part: Partial<PhoneCall>) {
 }
 
 async function welcome(): Promise<Welcome> {
-  const res = await fetch('/sip', { credentials: 'same-origin' })
-  if (res.status === 401) await request('GET', '/session') // logs in anew
+  const ask = () => fetch('/sip', { credentials: 'same-origin', signal: AbortSignal.timeout(5000) })
+  let res = await ask()
+  if (res.status === 401) { // the sessions of a node end with its process
+    await login()
+    res = await ask()
+  }
   if (!res.ok || !res.headers.get('Content-Type')?.startsWith('application/json')) throw new Error('this device serves no calls')
   return res.json()
 }
@@ -80,8 +86,7 @@ async function keep() {
 function open(w: Welcome, lib: typeof JsSIP) {
   domain = w.aor.split('@')[1]
   const made = new lib.UA({
-    sockets: [new lib.WebSocketInterface(`${location.protocol === 'http:' ? 'ws' : 'wss'}://${location.host}/sip`)],
-    uri: w.aor, register: false, connection_recovery_min_interval: 1, connection_recovery_max_interval: 3,
+    sockets: [new Flow(welcome)], uri: w.aor, register: false, connection_recovery_min_interval: 1, connection_recovery_max_interval: 1,
   })
   ua = made
   made.on('newRTCSession', (e: { session: RTCSession; originator: string; request: { getHeader(n: string): string | undefined } }) => {
@@ -91,7 +96,7 @@ function open(w: Welcome, lib: typeof JsSIP) {
   for (const event of ['unregistered', 'disconnected'] as const) made.on(event, () => { registered.value = false })
   made.on('registrationFailed', () => {
     registered.value = false
-    setTimeout(() => register(made), 2000)
+    registerSoon(made)
   })
   made.on('connected', () => register(made))
   made.start()
@@ -103,11 +108,17 @@ async function register(u: JsSIP.UA) {
   try {
     const w = await welcome()
     if (ua !== u || !u.isConnected()) return
+    if (through && through !== w.binding) hangUp() // nobody there knows of the call any more
+    through = w.binding
     u.registrator().setExtraHeaders([`Hallway-Binding: ${await binding(w)}`])
     u.register()
   } catch {
-    if (ua === u) setTimeout(() => { if (u.isConnected()) void register(u) }, 2000)
+    registerSoon(u)
   }
+}
+
+function registerSoon(u: JsSIP.UA) {
+  setTimeout(() => { if (ua === u && u.isConnected() && !u.isRegistered()) void register(u) }, 1000)
 }
 
 export function disconnect() {
@@ -116,6 +127,7 @@ export function disconnect() {
   removeEventListener('pagehide', hangUp)
   ua?.stop()
   ua = null
+  through = ''
   registered.value = false
 }
 

@@ -1,6 +1,6 @@
 import { useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
-import { devices, live, rooms } from '../home'
+import { armed as wasArmed, devices, live, rooms } from '../home'
 import { dial, registered } from '../phone'
 import { byRoom, callable, together } from '../rooms'
 import { arm } from '../ring'
@@ -8,7 +8,7 @@ import { language, t } from '../text'
 
 /** A wall panel: one tap, then for months. Whether it was tapped once outlives a reload. */
 export function Panel() {
-  const armed = useSignal(localStorage.getItem('panel') === 'armed')
+  const armed = useSignal(wasArmed())
   const sounds = useSignal(true)
   useEffect(() => {
     if (!armed.value) return

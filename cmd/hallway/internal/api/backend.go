@@ -133,7 +133,7 @@ type Event struct {
 	Pairing *PairState         `json:"pairing,omitempty"`
 }
 
-// Alive is sent every 5 s on a browser's stream.
+// Alive is sent every 2 s on a browser's stream.
 type Alive struct{}
 
 // Rooms lists the names that are no devices.

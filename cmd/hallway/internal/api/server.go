@@ -30,7 +30,7 @@ const (
 	prefix = Prefix
 	// aliveEvery is how often a browser's stream says that it lives: a node that lost its power
 	// sends no goodbye.
-	aliveEvery = 5 * time.Second
+	aliveEvery = 2 * time.Second
 	// Prefix of all routes, for who serves them over HTTPS.
 	Prefix = "/api/v1"
 )
