@@ -2,8 +2,11 @@ package e2e
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,6 +39,7 @@ func (b *browser) arm(origin string) {
 	if _, err := b.open(origin + "/panel"); err != nil {
 		b.t.Fatal(err)
 	}
+	b.count()
 	b.click(button("Start the panel"))
 	b.wait(".panel .state.on")
 }
@@ -82,18 +86,52 @@ func TestPanelOutlivesItsNode(t *testing.T) {
 	kitchen := newNode(t, l, "Stove", "panel", "Kitchen").start().found()
 	fridge := newNode(t, l, "Fridge", "panel", "Pantry", "--source-clip", clip(t, 550), "--sink-record", t.TempDir())
 	kitchen.invite(fridge)
-	page, _, origin := pairedPage(t, l, kitchen)
+	page, anna, origin := pairedPage(t, l, kitchen)
 	page.arm(origin)
 	t.Logf("it rings after %v", fridge.rings(page, 5*time.Second))
 	const ceiling = 5 * time.Second
-	t.Run("killed", func(t *testing.T) {
+	t.Run("killed while it rings", func(t *testing.T) {
 		attempts(t, "from the node's return to ringing", ceiling, func(t *testing.T) time.Duration {
+			fridge.run("call", "anna", "--detach")
+			page.wait("dialog.call [role=alert]")
 			kitchen.kill()
-			page.wait(".panel .state:not(.on)")
+			page.gone("dialog.call [role=alert]")
 			time.Sleep(3 * time.Second)
 			kitchen.start()
 			return fridge.rings(page, 20*time.Second)
 		})
+	})
+	t.Run("asleep", func(t *testing.T) {
+		page.run(`globalThis.ticks = 0; setInterval(() => { ticks++ }, 100)`, nil)
+		signalBrowser(t, anna, syscall.SIGSTOP)
+		kitchen.kill()
+		kitchen.start()
+		time.Sleep(3 * time.Second)
+		signalBrowser(t, anna, syscall.SIGCONT)
+		var ticks int
+		if page.run(`return ticks`, &ticks); ticks > 15 {
+			t.Errorf("the page did not sleep: its clock ticked %d times", ticks)
+		}
+		if took := fridge.rings(page, 20*time.Second); took > ceiling {
+			t.Errorf("after a sleep it rings only after %v", took)
+		} else {
+			t.Logf("it rings %v after it woke", took)
+		}
+	})
+	t.Run("nothing piles up", func(t *testing.T) {
+		for range 5 {
+			kitchen.kill()
+			kitchen.start()
+			page.wait(".panel .state:not(.on)")
+			page.wait(".panel .state.on")
+		}
+		fridge.rings(page, ceiling)
+		var left struct{ Sockets, Audio, Locks int }
+		page.run(`return made()`, &left)
+		t.Logf("after 5 more restarts: %+v", left)
+		if left.Sockets != 1 || left.Audio != 1 || left.Locks > 1 {
+			t.Errorf("after restarts the page holds %+v", left)
+		}
 	})
 	t.Run("without power", func(t *testing.T) {
 		attempts(t, "from the node's return to ringing", ceiling, func(t *testing.T) time.Duration {
@@ -107,6 +145,36 @@ func TestPanelOutlivesItsNode(t *testing.T) {
 			return fridge.rings(page, 20*time.Second)
 		})
 	})
+}
+
+// signalBrowser stops or continues every process of the browser on a host, as sleep does.
+func signalBrowser(t *testing.T, h *netlab.Host, s syscall.Signal) {
+	t.Helper()
+	out, err := exec.Command("ip", "netns", "pids", h.NS).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for f := range strings.FieldsSeq(string(out)) {
+		pid, _ := strconv.Atoi(f)
+		if name, _ := os.ReadFile("/proc/" + f + "/comm"); strings.HasPrefix(string(name), "chrom") {
+			found = syscall.Kill(pid, s) == nil || found
+		}
+	}
+	if !found {
+		t.Fatal("no browser runs there")
+	}
+}
+
+// count has the page count what it opens and does not close.
+func (b *browser) count() {
+	b.t.Helper()
+	b.run(`const sockets = new Set(), locks = []; let audio = 0
+		globalThis.WebSocket = class extends WebSocket { constructor(...a) { super(...a); sockets.add(this) } }
+		globalThis.AudioContext = class extends AudioContext { constructor(...a) { super(...a); audio++ } close() { audio--; return super.close() } }
+		const request = navigator.wakeLock.request.bind(navigator.wakeLock)
+		navigator.wakeLock.request = async (kind) => { const l = await request(kind); locks.push(l); return l }
+		globalThis.made = () => ({ sockets: [...sockets].filter((s) => s.readyState < 2).length, audio, locks: locks.filter((l) => !l.released).length })`, nil)
 }
 
 // losePower ends a node so that nobody hears of it: no goodbye, no FIN and no RST leave its host.

@@ -93,12 +93,17 @@ function open(w: Welcome, lib: typeof JsSIP) {
     if (e.originator === 'remote') arrives(e.session, e.request.getHeader('Call-Info') ?? '')
   })
   made.on('registered', () => { registered.value = true })
-  for (const event of ['unregistered', 'disconnected'] as const) made.on(event, () => { registered.value = false })
+  made.on('unregistered', () => { registered.value = false })
+  made.on('disconnected', () => {
+    registered.value = false
+    if (session?.isInProgress()) hangUp() // what rings, rings over one connection; a call in progress may live on
+  })
   made.on('registrationFailed', () => {
     registered.value = false
     registerSoon(made)
   })
   made.on('connected', () => register(made))
+  made.on('registrationExpiring', () => register(made)) // the certificate that was signed may have been replaced
   made.start()
   addEventListener('pagehide', hangUp)
 }
@@ -118,7 +123,7 @@ async function register(u: JsSIP.UA) {
 }
 
 function registerSoon(u: JsSIP.UA) {
-  setTimeout(() => { if (ua === u && u.isConnected() && !u.isRegistered()) void register(u) }, 1000)
+  setTimeout(() => { if (ua === u && u.isConnected()) void register(u) }, 1000)
 }
 
 export function disconnect() {
