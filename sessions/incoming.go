@@ -163,6 +163,9 @@ func (a *Agent) screen(req *sip.Request, peer devices.NodeID) (self, caller devi
 			return self, caller, to, refusal{statusForbidden, err.Error()}
 		}
 	}
+	if a.quiet.Load() && !self.Foreign { // check: do not disturb
+		return self, caller, to, ErrQuiet
+	}
 	if a.busy(self) {
 		return self, caller, to, refusal{statusBusy, "Busy Here"}
 	}

@@ -16,7 +16,9 @@ const (
 )
 
 // methods this agent knows.
-func methods() []string { return []string{"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE", "INFO"} }
+func methods() []string {
+	return []string{"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE", "INFO"}
+}
 
 // validate catches what the library's parser lets through although RFC 4475 and RFC
 // 3261 section 8.2 say no. It returns nil or a refusal.

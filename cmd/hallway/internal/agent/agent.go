@@ -77,6 +77,7 @@ type Agent struct {
 	sip      *sessions.Agent
 	edge     *edge.Edge
 
+	dnd        atomic.Bool            // as its person wants it
 	webListens atomic.Pointer[string] // the companion's port, once it is served
 
 	mu      sync.Mutex
@@ -187,6 +188,7 @@ func (a *Agent) openSessions() error {
 	if err != nil {
 		return err
 	}
+	a.restoreDND()
 	return a.openEdge()
 }
 
@@ -313,6 +315,7 @@ func (a *Agent) followCalls(ctx context.Context) error {
 				return nil
 			}
 			a.publish(api.Event{Kind: "call", Call: &c})
+			a.recordChanged() // it may be busy now, or free
 			rest.Reset(restAfter)
 		case <-live:
 			rest.Reset(restAfter)
