@@ -14,14 +14,15 @@ import (
 )
 
 // pairedPage is a browser on a host of its own that belongs to Anna.
-func pairedPage(t *testing.T, l *netlab.Lab, owner *node, args ...string) (page *browser, annas *netlab.Host, origin string) {
+// more are flags of `hallway phone`.
+func pairedPage(t *testing.T, l *netlab.Lab, owner *node, more ...string) (page *browser, annas *netlab.Host, origin string) {
 	t.Helper()
 	owner.eventually(20*time.Second, "it has a certificate for the companion", func() bool { return ask[trust](owner, "home", "trust").Ready })
 	host := strings.TrimSuffix(strings.TrimPrefix(ask[trust](owner, "home", "trust").URL, "https://"), ":8443/")
 	annas = l.MustHost(t, "anna")
 	owner.takeName(nil, annas)
-	w := ask[phoneWindow](owner, "phone", "--name", "Anna", "--no-wait")
-	page = newBrowser(t, annas, host, virtual, caOf(t, owner), append([]string{"--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"}, args...)...)
+	w := ask[phoneWindow](owner, append([]string{"phone", "--name", "Anna", "--no-wait"}, more...)...)
+	page = newBrowser(t, annas, host, virtual, caOf(t, owner), "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 	if _, err := page.open(w.URL); err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,9 @@ export interface PhoneCall {
 }
 
 export const registered = signal(false)
+/** Whether this phone is not to be disturbed: it says so wherever it registers, and no node rings it. */
+export const quiet = signal(localStorage.getItem('dnd') === 'on')
+addEventListener('storage', (e) => { if (e.key === 'dnd') quiet.value = e.newValue === 'on' }) // set in another tab
 export const current = signal<PhoneCall | null>(null)
 
 interface Welcome { node: string; binding: string; aor: string }
@@ -59,7 +62,7 @@ async function welcome(): Promise<Welcome> {
 async function binding(w: Welcome): Promise<string> {
   const pair = await key()
   const print = (await certificate()).getFingerprints().find((f) => f.algorithm === 'sha-256')!.value!
-  const said = statement(unhex(w.node), w.binding, unhex(print.replaceAll(':', '')), BigInt(Date.now()))
+  const said = statement(unhex(w.node), w.binding, unhex(print.replaceAll(':', '')), BigInt(Date.now()), quiet.value)
   const signature = await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, pair.privateKey, toSign(said))
   return base64url(sealed(await publicKey(pair), said, new Uint8Array(signature)))
 }
@@ -120,6 +123,12 @@ async function register(u: JsSIP.UA) {
   } catch {
     registerSoon(u)
   }
+}
+
+export function setQuiet(on: boolean) {
+  localStorage.setItem('dnd', on ? 'on' : 'off')
+  quiet.value = on
+  if (ua?.isConnected()) void register(ua)
 }
 
 function registerSoon(u: JsSIP.UA) {
@@ -219,8 +228,9 @@ function watch(s: RTCSession) {
     if (session !== s) return
     session = null
     endPreview()
-    const header = (e.message as { getHeader?(n: string): string | undefined } | undefined)?.getHeader?.('Reason') ?? ''
-    over(/text="([^"]+)"/.exec(header)?.[1] ?? e.cause ?? '')
+    const said = e.message as { getHeader?(n: string): string | undefined; reason_phrase?: string } | undefined
+    const header = said?.getHeader?.('Reason') ?? ''
+    over(/text="([^"]+)"/.exec(header)?.[1] ?? (said?.reason_phrase === 'Do Not Disturb' ? said.reason_phrase : e.cause ?? ''))
   }
   s.on('ended', ended)
   s.on('failed', ended)

@@ -1,7 +1,7 @@
 import { useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
 import { armed as wasArmed, devices, live, rooms } from '../home'
-import { dial, registered } from '../phone'
+import { dial, quiet, registered } from '../phone'
 import { byRoom, callable, together } from '../rooms'
 import { arm } from '../ring'
 import { language, t } from '../text'
@@ -33,7 +33,7 @@ export function Panel() {
     <main class="panel">
       <h1 class="hidden">{t('panel')}</h1>
       <Clock />
-      <p role="status"><span class={ready ? 'state on' : 'state'}>{t(ready ? 'ready' : 'notReady')}</span></p>
+      <p role="status"><span class={ready ? 'state on' : 'state'}>{t(!ready ? 'notReady' : quiet.value ? 'undisturbed' : 'ready')}</span></p>
       {!sounds.value && <button class="go" onClick={async () => { sounds.value = await arm() }}>{t('tapSound')}</button>}
       <ul class="tiles">
         {byRoom(rooms.value, devices.value).map(({ room, devices: list }) => {
