@@ -24,7 +24,7 @@ export class Flow implements Socket {
     this.sip_uri = `sip:${location.host};transport=ws`
   }
 
-  private look = () => { if (document.visibilityState === 'visible') this.ping() } // timers of a hidden page are slow
+  private look = () => { if (document.visibilityState === 'visible') this.pingIn(0) }
 
   onconnect() {}
   ondisconnect(_error: boolean, _code?: number, _reason?: string) {}
@@ -40,23 +40,32 @@ export class Flow implements Socket {
       ws.binaryType = 'arraybuffer'
       ws.onclose = lost
       ws.onopen = () => {
-        clearTimeout(this.timer)
-        this.asked = 0
         document.addEventListener('visibilitychange', this.look)
-        this.timer = window.setInterval(() => this.ping(), pingEvery)
+        this.heard()
         this.onconnect()
       }
       ws.onmessage = (e: MessageEvent<unknown>) => {
-        this.asked = 0
+        this.heard()
         if (e.data !== '\r\n') this.ondata(e.data)
       }
     }, lost)
   }
 
+  /** Each answer begins a new chain of timers: browsers slow down long ones of hidden pages to one a minute. */
+  private heard() {
+    this.asked = 0
+    this.pingIn(pingEvery)
+  }
+
+  private pingIn(ms: number) {
+    clearTimeout(this.timer)
+    this.timer = window.setTimeout(() => this.ping(), ms)
+  }
+
   private ping() {
-    if (this.ws?.readyState !== WebSocket.OPEN) return
     if (this.asked++ === unanswered) return this.lost()
-    this.ws.send('\r\n\r\n')
+    this.ws?.send('\r\n\r\n')
+    this.pingIn(pingEvery)
   }
 
   private lost() {
@@ -66,7 +75,7 @@ export class Flow implements Socket {
 
   disconnect() {
     this.attempt++
-    clearTimeout(this.timer) // of either kind
+    clearTimeout(this.timer)
     document.removeEventListener('visibilitychange', this.look)
     const ws = this.ws
     this.ws = null
