@@ -103,21 +103,19 @@ func TestPanelOutlivesItsNode(t *testing.T) {
 		})
 	})
 	t.Run("asleep", func(t *testing.T) {
-		page.run(`globalThis.ticks = 0; setInterval(() => { ticks++ }, 100)`, nil)
-		signalBrowser(t, anna, syscall.SIGSTOP)
-		kitchen.kill()
-		kitchen.start()
-		time.Sleep(3 * time.Second)
-		signalBrowser(t, anna, syscall.SIGCONT)
-		var ticks int
-		if page.run(`return ticks`, &ticks); ticks > 15 {
-			t.Errorf("the page did not sleep: its clock ticked %d times", ticks)
-		}
-		if took := fridge.rings(page, 20*time.Second); took > ceiling {
-			t.Errorf("after a sleep it rings only after %v", took)
-		} else {
-			t.Logf("it rings %v after it woke", took)
-		}
+		attempts(t, "from waking to ringing", ceiling, func(t *testing.T) time.Duration {
+			page.run(`globalThis.ticks = 0; globalThis.clock ??= setInterval(() => { ticks++ }, 100)`, nil)
+			signalBrowser(t, anna, syscall.SIGSTOP)
+			kitchen.kill()
+			kitchen.start()
+			time.Sleep(3 * time.Second)
+			signalBrowser(t, anna, syscall.SIGCONT)
+			var ticks int
+			if page.run(`return ticks`, &ticks); ticks > 15 {
+				t.Errorf("the page did not sleep: its clock ticked %d times", ticks)
+			}
+			return fridge.rings(page, 20*time.Second)
+		})
 	})
 	t.Run("nothing piles up", func(t *testing.T) {
 		for range 5 {
