@@ -29,6 +29,7 @@ type Device struct {
 	Self         bool                  `json:"self,omitempty"`
 	Role         Role                  `json:"role,omitempty"`
 	Status       Status                `json:"status"`
+	Presence     Presence              `json:"presence"`
 	LastHeard    time.Time             `json:"last_heard,omitzero"`
 	Version      string                `json:"version,omitempty"`
 	Capabilities profiles.Capabilities `json:"capabilities"`
@@ -55,6 +56,8 @@ type BoundPhone struct {
 type Binding struct {
 	Node         NodeID
 	Fingerprints [][]byte
+	Quiet        bool // its person does not want to be disturbed on it
+	Busy         bool // in a call, as the node says
 }
 
 // AORKind says what sort of thing an AOR names.

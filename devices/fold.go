@@ -59,6 +59,7 @@ func foldPhones(in Inputs, p Person) []Device {
 		}
 		d.LastHeard = in.Live[b.Node].LastHeard
 		d.Phones = append(d.Phones, BoundPhone{ID: id, Fingerprints: b.Fingerprints})
+		d.Presence = best(d.Presence, presenceOf(d.Status, b.presence()))
 	}
 	out := make([]Device, 0, len(rows))
 	for _, d := range rows {
@@ -90,6 +91,7 @@ func foldDevice(in Inputs, id NodeID, m Member) Device {
 	default:
 		d.Status = NeverSeen
 	}
+	d.Presence = presenceOf(d.Status, rec.Presence)
 	return d
 }
 
@@ -122,6 +124,7 @@ func foldSpoken(in Inputs, a Adopted) Device {
 			d.Capabilities, d.Behaviour = rec.Capabilities, rec.Behaviour
 		}
 	}
+	d.Presence = presenceOf(d.Status, Free)
 	return d
 }
 

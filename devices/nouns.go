@@ -253,6 +253,7 @@ type DeviceRecord struct {
 	Addrs        []netip.AddrPort      `cbor:"2,keyasint"` // member port on every usable address
 	Version      string                `cbor:"3,keyasint"`
 	Behaviour    RecordBehaviour       `cbor:"4,keyasint"`
+	Presence     Presence              `cbor:"5,keyasint,omitempty"` // Busy or DND; else nothing
 }
 
 // ForeignRecord is the body of a speaker's record about a foreign device: what that can do,

@@ -36,6 +36,7 @@ type Agent struct {
 	watch   map[chan CallInfo]struct{}
 	rate    map[devices.NodeID]*bucket
 	adopted *doorway
+	quiet   atomic.Bool   // every call is refused
 	exams   chan struct{} // one token for each examination that runs here
 	caps    atomic.Pointer[profiles.Capabilities]
 	wg      sync.WaitGroup
@@ -71,6 +72,22 @@ func New(cfg Config) (*Agent, error) {
 		sip.WithTransactionLayerUnhandledResponseHandler(func(*sip.Response) {}))
 	a.txl.OnRequest(a.onRequest)
 	return a, nil
+}
+
+// SetQuiet has this device refuse every call, or take them again. A camera that it speaks for is another device.
+func (a *Agent) SetQuiet(on bool) { a.quiet.Store(on) }
+
+// Engaged reports whether this device is in a call; one that takes callers by itself, such as a camera, is
+// when it takes no more.
+func (a *Agent) Engaged() bool {
+	if self, err := a.self(); err == nil && a.cfg.Behaviour.Automata {
+		return a.busy(self)
+	}
+	return slices.ContainsFunc(a.live(), func(c *Call) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.info.State == StateActive && !c.as.Foreign
+	})
 }
 
 // SetCapability changes what this device can do, from the next call on.

@@ -134,6 +134,7 @@ type CallInfo struct {
 	Muted     bool         `json:"muted,omitempty"`      // this side sends no sound
 	PeerHold  bool         `json:"peer_hold,omitempty"`  // the other side has put us on hold
 	PeerMuted bool         `json:"peer_muted,omitempty"` // the other side sends no sound for now
+	Digits    string       `json:"digits,omitempty"`     // the last that the other side pressed (DTMF), at most 32
 	Trouble   []string     `json:"trouble,omitempty"`    // what does not get through, in plain words
 	Stats     LegStats     `json:"stats"`
 }

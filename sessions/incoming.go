@@ -82,6 +82,8 @@ func (a *Agent) onRequest(req *sip.Request, tx *sip.ServerTx) {
 		tx.Terminate() // nobody answers an ACK, so the library would keep it as long as the flow
 	case sip.BYE:
 		a.onBye(req, tx, peer)
+	case sip.INFO: // RFC 6086
+		a.onInfo(req, tx, peer)
 	case sip.CANCEL: // its INVITE is gone: the transaction layer takes the others
 		a.refuse(req, tx, refusal{statusNoCall, "Call/Transaction Does Not Exist"})
 	case sip.OPTIONS:
@@ -160,6 +162,9 @@ func (a *Agent) screen(req *sip.Request, peer devices.NodeID) (self, caller devi
 		if err := a.cfg.Policy.MayCall(caller, to.Slug); err != nil {
 			return self, caller, to, refusal{statusForbidden, err.Error()}
 		}
+	}
+	if a.quiet.Load() && !self.Foreign { // check: do not disturb
+		return self, caller, to, ErrQuiet
 	}
 	if a.busy(self) {
 		return self, caller, to, refusal{statusBusy, "Busy Here"}

@@ -65,12 +65,7 @@ func trialMedia() profiles.Capabilities {
 // answers. Who is no member never comes here.
 func (a *Agent) onOptions(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
 	defer a.gate.free(taken(req))
-	kind := ""
-	if ct := req.ContentType(); ct != nil && len(req.Body()) > 0 {
-		kind, _, _ = strings.Cut(ct.Value(), ";")
-		kind = strings.ToLower(strings.TrimSpace(kind))
-	}
-	switch kind {
+	switch bodyType(req) {
 	case "":
 		_, _, _, err := a.screen(req, peer)
 		a.respondOptions(req, tx, err, "", nil)

@@ -97,6 +97,9 @@ func (o outcome) words(name string) string {
 	if p := strings.TrimSuffix(strings.Map(printable, o.phrase), "."); o.code == statusForbidden && p != "" && p != "Forbidden" {
 		return fmt.Sprintf("%s does not take the call: %s.", name, p[:min(len(p), maxPhrase)])
 	}
+	if _, quiet := statusOf(ErrQuiet); o.code == statusUnavailable && o.phrase == quiet {
+		return name + " does not want to be disturbed."
+	}
 	return words(o.code, name)
 }
 

@@ -16,7 +16,9 @@ const (
 )
 
 // methods this agent knows.
-func methods() []string { return []string{"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE"} }
+func methods() []string {
+	return []string{"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE", "INFO"}
+}
 
 // validate catches what the library's parser lets through although RFC 4475 and RFC
 // 3261 section 8.2 say no. It returns nil or a refusal.
@@ -72,9 +74,9 @@ func unsupported(req *sip.Request) string {
 	return strings.Join(out, ", ")
 }
 
-// isKnown includes what phones send to their edge, or through it to each other.
+// isKnown includes what phones send to their edge.
 func isKnown(m sip.RequestMethod) bool {
-	return slices.Contains(methods(), string(m)) || m == sip.REGISTER || m == sip.INFO
+	return slices.Contains(methods(), string(m)) || m == sip.REGISTER
 }
 
 func validateSize(req *sip.Request) error {
@@ -106,9 +108,8 @@ func validateBody(req *sip.Request) error {
 	if len(req.Body()) == 0 {
 		return nil
 	}
-	ct := req.ContentType()
 	offers := req.Method == sip.INVITE || req.Method == sip.UPDATE
-	if offers && (ct == nil || !strings.EqualFold(strings.TrimSpace(strings.Split(ct.Value(), ";")[0]), "application/sdp")) {
+	if offers && bodyType(req) != "application/sdp" {
 		return refusal{415, "Unsupported Media Type"}
 	}
 	if a := req.GetHeader("Accept"); offers && a != nil &&
@@ -124,7 +125,11 @@ func decorate(res *sip.Response, req *sip.Request) {
 	case 420:
 		res.AppendHeader(sip.NewHeader("Unsupported", unsupported(req)))
 	case 415, 406:
-		res.AppendHeader(sip.NewHeader("Accept", "application/sdp"))
+		accept := "application/sdp"
+		if req.Method == sip.INFO {
+			accept = dtmfRelay + ", " + dtmf
+		}
+		res.AppendHeader(sip.NewHeader("Accept", accept))
 	case 405:
 		res.AppendHeader(sip.NewHeader("Allow", strings.Join(methods(), ", ")))
 	}

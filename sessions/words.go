@@ -31,6 +31,9 @@ type refusal struct {
 
 func (r refusal) Error() string { return r.words }
 
+// ErrQuiet is how somebody refuses who does not want to be disturbed; the caller is told so in words.
+var ErrQuiet error = refusal{statusUnavailable, "Do Not Disturb"}
+
 // statusOf maps every error of this package to a SIP status, in this one place.
 func statusOf(err error) (int, string) {
 	var r refusal

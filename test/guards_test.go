@@ -46,6 +46,8 @@ func guards() []guard {
 		{"binding of this run", "sessions/edge", "OnlySigned"},
 		{"signed fingerprints", "sessions/edge", "Screened"},
 		{"phone's dialog", "sessions/edge", "FirstAnswer"},
+		{"quiet phone", "sessions/edge", "QuietPhone"},
+		{"do not disturb", "sessions", "DoNotDisturb"},
 		{"camera of an owner", "cmd/hallway/internal/agent", "CameraOfAnOwner"},
 		{"keepalive period", "sessions/media/rtsp", "MisbehavingCameras/all/a_keepalive"},
 		{"certificate of a camera", "sessions/media/rtsp", "CertificateOfACamera"},

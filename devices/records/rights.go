@@ -19,10 +19,13 @@ const maxFingerprints = 4
 
 // Binding is what a phone signs about where it is reached.
 type Binding struct {
-	Node         devices.NodeID `cbor:"1,keyasint"` // the edge node that it uses
-	Binding      string         `cbor:"2,keyasint"` // that node's name for the phone's flow
-	Fingerprints [][]byte       `cbor:"3,keyasint"` // SHA-256 of the phone's DTLS certificates (RFC 8122)
-	Sequence     uint64         `cbor:"4,keyasint"` // of the phone: of all its bindings the highest counts
+	Node         devices.NodeID `cbor:"1,keyasint"`           // the edge node that it uses
+	Binding      string         `cbor:"2,keyasint"`           // that node's name for the phone's flow
+	Fingerprints [][]byte       `cbor:"3,keyasint"`           // SHA-256 of the phone's DTLS certificates (RFC 8122)
+	Sequence     uint64         `cbor:"4,keyasint"`           // of the phone: of all its bindings the highest counts
+	Quiet        bool           `cbor:"5,keyasint,omitempty"` // its person does not want to be disturbed on it
+
+	Busy bool `cbor:"-"` // in a call, as the node says that wrote the record
 }
 
 // signedBinding is the body of a binding's record. Statement is a Binding in CBOR, as
@@ -30,7 +33,8 @@ type Binding struct {
 type signedBinding struct {
 	Key       []byte `cbor:"1,keyasint"` // the phone's compressed P-256 key
 	Statement []byte `cbor:"2,keyasint"`
-	Sig       []byte `cbor:"3,keyasint"` // raw r||s over bindingContext and Statement
+	Sig       []byte `cbor:"3,keyasint"`           // raw r||s over bindingContext and Statement
+	Busy      bool   `cbor:"4,keyasint,omitempty"` // what the writer adds: the phone is in a call
 }
 
 // bindingContext keeps a signature from meaning anything else than a binding.
@@ -48,7 +52,18 @@ func SealBinding(key *ecdsa.PrivateKey, b Binding) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Marshal(signedBinding{devices.CompressedKey(&key.PublicKey), raw, sig})
+	return Marshal(signedBinding{Key: devices.CompressedKey(&key.PublicKey), Statement: raw, Sig: sig})
+}
+
+// MarkBusy adds to the body of a binding's record whether its phone is in a call; that is the
+// word of the node that writes the record, not of the phone.
+func MarkBusy(raw []byte, busy bool) ([]byte, error) {
+	var body signedBinding
+	if err := Unmarshal(raw, &body); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrForm, err)
+	}
+	body.Busy = busy
+	return Marshal(body)
 }
 
 // openBinding checks that the phone named by the record's subject signed it for the
@@ -80,6 +95,7 @@ func OpenBinding(raw []byte, phone, node devices.NodeID) (Binding, error) {
 	if devices.NodeIDOf(pub) != phone || b.Node != node || len(b.Fingerprints) > maxFingerprints || !trust.VerifyRaw(pub, signed, body.Sig) { // check: binding signature
 		return b, fmt.Errorf("%w: %w", ErrWriter, errBinding)
 	}
+	b.Busy = body.Busy
 	return b, nil
 }
 

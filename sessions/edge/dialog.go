@@ -28,6 +28,7 @@ type end struct {
 type dialog struct {
 	callID string
 	ends   [2]end
+	sound  bool // was offered
 	over   bool // guarded by Edge.mu
 }
 

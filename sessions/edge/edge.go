@@ -39,13 +39,21 @@ type Phone struct {
 type Bound struct {
 	Name         string   // of the flow, as this node gave it
 	Fingerprints [][]byte // SHA-256 of the phone's DTLS certificates (RFC 8122)
+	Quiet        bool     // its person does not want to be disturbed on it
+}
+
+// published is what the home was told of a phone.
+type published struct {
+	Bound
+	signed []byte
+	busy   bool
 }
 
 // Bindings proves and shares what phones sign.
 type Bindings interface {
 	// Open checks that the phone signed this for this node.
 	Open(phone devices.NodeID, signed []byte) (Bound, error)
-	Publish(phone devices.NodeID, signed []byte) error
+	Publish(phone devices.NodeID, signed []byte, busy bool) error
 	Retract(phone devices.NodeID) error
 }
 
@@ -72,7 +80,7 @@ type Edge struct {
 	next    uint64             // of the flows' addresses
 	flows   map[string]*socket // by address
 	tabs    map[string]*tab    // by phone and contact
-	bound   map[devices.NodeID]Bound
+	bound   map[devices.NodeID]published
 	dialogs map[dialogKey]*dialog // each under two keys
 }
 
@@ -86,7 +94,7 @@ func New(cfg Config) (*Edge, error) {
 	}
 	e := &Edge{
 		cfg: cfg, agent: cfg.Agent, log: cfg.Logger, name: token(),
-		flows: map[string]*socket{}, tabs: map[string]*tab{}, bound: map[devices.NodeID]Bound{}, dialogs: map[dialogKey]*dialog{},
+		flows: map[string]*socket{}, tabs: map[string]*tab{}, bound: map[devices.NodeID]published{}, dialogs: map[dialogKey]*dialog{},
 	}
 	cfg.Agent.SetEdge(e)
 	return e, nil
@@ -101,7 +109,7 @@ func (e *Edge) Stop() {
 		flows = append(flows, s)
 	}
 	phones := e.bound
-	e.bound = map[devices.NodeID]Bound{}
+	e.bound = map[devices.NodeID]published{}
 	e.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, d := range e.all() {
@@ -159,6 +167,35 @@ func (e *Edge) Review(now time.Time) {
 	}
 	for _, d := range e.all() {
 		e.reviewDialog(d, r, now)
+	}
+	e.sayBusy()
+}
+
+// sayBusy tells the home which phones are in a call, once that has changed. It runs with each
+// review, so calls in quick succession cost one record a second. A call without sound is none: a page that
+// rings looks at who is at the door.
+func (e *Edge) sayBusy() {
+	busy := map[devices.NodeID]bool{}
+	for _, d := range e.all() {
+		for i := range d.ends {
+			if t := d.ends[i].tab; t != nil && d.sound {
+				busy[t.phone.ID] = true
+			}
+		}
+	}
+	changed := map[devices.NodeID]published{}
+	e.mu.Lock()
+	for phone, p := range e.bound {
+		if p.busy != busy[phone] {
+			p.busy = busy[phone]
+			e.bound[phone], changed[phone] = p, p
+		}
+	}
+	e.mu.Unlock()
+	for phone, p := range changed {
+		if err := e.cfg.Bindings.Publish(phone, p.signed, p.busy); err != nil {
+			e.log.Warn("others cannot be told that a phone is in a call", "phone", phone, "err", err)
+		}
 	}
 }
 

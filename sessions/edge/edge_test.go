@@ -143,13 +143,13 @@ func (n *node) fold() {
 
 func (n *node) Open(phone devices.NodeID, signed []byte) (Bound, error) {
 	b, err := records.OpenBinding(signed, phone, n.self)
-	return Bound{Name: b.Binding, Fingerprints: b.Fingerprints}, err
+	return Bound{Name: b.Binding, Fingerprints: b.Fingerprints, Quiet: b.Quiet}, err
 }
 
-func (n *node) Publish(phone devices.NodeID, signed []byte) error {
+func (n *node) Publish(phone devices.NodeID, signed []byte, busy bool) error {
 	b, err := records.OpenBinding(signed, phone, n.self)
 	n.bindingsAre(func(m map[devices.NodeID]devices.Binding) {
-		m[phone] = devices.Binding{Node: n.self, Fingerprints: b.Fingerprints}
+		m[phone] = devices.Binding{Node: n.self, Fingerprints: b.Fingerprints, Quiet: b.Quiet, Busy: busy}
 	})
 	return err
 }
@@ -182,6 +182,7 @@ type page struct {
 	ws      *websocket.Conn
 	print   []byte
 	seq     int
+	quiet   bool // does not want to be disturbed
 }
 
 var client = &http.Client{Transport: insecure()}
@@ -241,7 +242,7 @@ func (p *page) open() *page {
 
 func (p *page) binding(key *ecdsa.PrivateKey, name string) string {
 	p.n.t.Helper()
-	b, err := records.SealBinding(key, records.Binding{Node: p.n.self, Binding: name, Fingerprints: [][]byte{p.print}, Sequence: 1})
+	b, err := records.SealBinding(key, records.Binding{Node: p.n.self, Binding: name, Fingerprints: [][]byte{p.print}, Sequence: 1, Quiet: p.quiet})
 	if err != nil {
 		p.n.t.Fatal(err)
 	}

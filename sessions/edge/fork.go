@@ -107,10 +107,14 @@ func (e *Edge) pages(caller devices.Device, person string, own *tab) ([]target, 
 		}
 	}
 	var out []target
-	for _, t := range e.ringing(person) {
+	tabs, quiet := e.ringing(person)
+	for _, t := range tabs {
 		if t != own {
 			out = append(out, target{end{tab: t}, t.contact})
 		}
+	}
+	if len(out) == 0 && quiet {
+		return nil, sessions.ErrQuiet
 	}
 	if len(out) == 0 {
 		return nil, sessions.Refusal(480, "Temporarily Unavailable")
@@ -315,7 +319,7 @@ func (e *Edge) tooLate(d *dialog, why sip.Header) {
 
 // dialog is what a 2xx makes.
 func (f *fork) dialog(h heard) *dialog {
-	d := &dialog{callID: f.req.CallID().Value(), ends: [2]end{f.caller, h.t.end}}
+	d := &dialog{callID: f.req.CallID().Value(), ends: [2]end{f.caller, h.t.end}, sound: bytes.Contains(f.req.Body(), []byte("m=audio"))}
 	from, to := &d.ends[0], &d.ends[1]
 	from.name, from.uri, from.seq = f.req.From().DisplayName, f.req.From().Address, f.req.CSeq().SeqNo
 	from.tag, _ = f.req.From().Params.Get("tag")

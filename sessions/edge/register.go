@@ -133,16 +133,16 @@ func (e *Edge) bind(s *socket, req *sip.Request) error {
 	e.mu.Lock()
 	old, known := e.bound[s.phone.ID]
 	s.bound = b
-	e.bound[s.phone.ID] = b
+	e.bound[s.phone.ID] = published{b, signed, old.busy}
 	e.mu.Unlock()
-	if known && same(old, b) {
+	if known && same(old.Bound, b) {
 		return nil
 	}
-	return e.cfg.Bindings.Publish(s.phone.ID, signed)
+	return e.cfg.Bindings.Publish(s.phone.ID, signed, old.busy)
 }
 
 func same(a, b Bound) bool {
-	return a.Name == b.Name && slices.EqualFunc(a.Fingerprints, b.Fingerprints, bytes.Equal)
+	return a.Name == b.Name && a.Quiet == b.Quiet && slices.EqualFunc(a.Fingerprints, b.Fingerprints, bytes.Equal)
 }
 
 // attach makes the flow that of the page with this contact. A page that comes back over a new
@@ -184,15 +184,20 @@ func (e *Edge) detach(s *socket) {
 	e.mu.Unlock()
 }
 
-// ringing lists the registered pages of a person that are connected now.
-func (e *Edge) ringing(person string) []*tab {
+// ringing lists the registered pages of a person that are connected now and may ring. quiet: there are
+// others, of phones that are not to be disturbed.
+func (e *Edge) ringing(person string) (out []*tab, quiet bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var out []*tab
 	for _, t := range e.tabs {
-		if t.phone.Person == person && t.flow != nil {
-			out = append(out, t)
+		if t.phone.Person != person || t.flow == nil {
+			continue
 		}
+		if e.bound[t.phone.ID].Quiet { // check: quiet phone
+			quiet = true
+			continue
+		}
+		out = append(out, t)
 	}
-	return out
+	return out, quiet
 }

@@ -243,9 +243,7 @@ func TestApp(t *testing.T) {
 	t.Run("rules", func(t *testing.T) {
 		phone.screen("Settings")
 		phone.click("input[name=dnd]")
-		kitchen.eventually(5*time.Second, "nobody may call Anna", func() bool {
-			return strings.Contains(kitchen.run("home", "show"), "anna") && phone.has("input[name=dnd]:checked")
-		})
+		kitchen.eventually(5*time.Second, "Anna is not to be disturbed", func() bool { return kitchen.presence("anna") == "dnd" })
 		phone.draw("settings")
 		phone.choose("section >> select >> nth=0", "de")
 		phone.wait("role=heading[name=Einstellungen]")

@@ -48,6 +48,7 @@ func TestAppCalls(t *testing.T) {
 	phone.draw("call")
 	phone.click(button("Keypad"))
 	phone.click(button("5"))
+	panel.eventually(3*time.Second, "the digit arrives", func() bool { return panel.call(c.ID).Digits == "5" })
 	phone.click(button("Mute"))
 	phone.wait(button("Unmute"))
 	phone.click(button("Camera off"))

@@ -247,6 +247,7 @@ type call struct {
 	Muted     bool   `json:"muted"`
 	PeerHold  bool   `json:"peer_hold"`
 	PeerMuted bool   `json:"peer_muted"`
+	Digits    string `json:"digits"`
 	Trouble   []string
 	Media     []struct {
 		Kind      string `json:"kind"`

@@ -1,7 +1,8 @@
 // Pure: the statement by which a phone says at which node it is reached and which DTLS
 // certificates are its own. Deterministic CBOR, as devices/records reads it:
 // {1: key, 2: statement, 3: signature}; the statement is {1: node, 2: name of the flow,
-// 3: [SHA-256 of the certificate], 4: a number that grows}.
+// 3: [SHA-256 of the certificate], 4: a number that grows, and where its person does not want to be
+// disturbed, 5: true}.
 
 export const context = 'hallway-binding/1\0'
 
@@ -21,11 +22,11 @@ function head(major: number, n: number): number[] {
 
 const bytes = (b: Uint8Array) => [...head(2, b.length), ...b]
 
-export function statement(node: Uint8Array, flow: string, fingerprint: Uint8Array, number: bigint): Uint8Array {
+export function statement(node: Uint8Array, flow: string, fingerprint: Uint8Array, number: bigint, quiet = false): Uint8Array {
   const name = new TextEncoder().encode(flow)
   const eight = new Uint8Array(8)
   new DataView(eight.buffer).setBigUint64(0, number)
-  return Uint8Array.of(0xa4, 1, ...bytes(node), 2, ...head(3, name.length), ...name, 3, 0x81, ...bytes(fingerprint), 4, 0x1b, ...eight)
+  return Uint8Array.of(quiet ? 0xa5 : 0xa4, 1, ...bytes(node), 2, ...head(3, name.length), ...name, 3, 0x81, ...bytes(fingerprint), 4, 0x1b, ...eight, ...(quiet ? [5, 0xf5] : []))
 }
 
 /** What the phone's key signs. */

@@ -120,7 +120,10 @@ async function call(method, path, body, again = true, signed = '') {
   if (body !== undefined) headers['Content-Type'] = 'application/json'
   if (signed) headers.Authorization = signed
   const sent = body === undefined ? '' : JSON.stringify(body)
-  const res = await fetch('/api/v1' + path, { method, headers, body: sent || undefined, credentials: 'same-origin' })
+  // A connection to a node without power hangs; browsers have six of them for all requests.
+  const quick = path.startsWith('/session') || (method === 'GET' && path !== '/doctor')
+  const signal = quick ? AbortSignal.timeout(5000) : undefined
+  const res = await fetch('/api/v1' + path, { method, headers, body: sent || undefined, credentials: 'same-origin', signal })
   if (res.ok) return res.status === 204 ? null : res.json()
   const asked = signed ? null : asksForWish.exec(res.headers.get('WWW-Authenticate') ?? '')
   if (asked) {
@@ -136,20 +139,26 @@ async function call(method, path, body, again = true, signed = '') {
   throw new Problem(res.status, problem.detail ?? res.statusText)
 }
 
+/** @typedef {{person: string, name: string, role: string, phone: string, csrf: string}} Session */
+
 /**
  * Logs in by the key, unless the browser has a session, which all its tabs share. The lock keeps two
  * tabs from making one each: the second would be refused for not having the token of the first.
- * @returns {Promise<{person: string, name: string, role: string, phone: string, csrf: string}>}
+ * @returns {Promise<Session>}
  */
 async function login() {
   return navigator.locks.request('hallway-login', async () => {
-    const session = (await call('GET', '/session', undefined, false).catch(() => null)) ?? (await signed())
+    const open = await call('GET', '/session', undefined, false).catch((e) => {
+      if (!(e instanceof Problem)) throw e // nobody answers: the next question would hang as long
+    })
+    const session = open ?? (await enter())
     csrf = session.csrf
     return session
   })
 }
 
-async function signed() {
+/** @returns {Promise<Session>} */
+async function enter() {
   const pair = await key()
   const { challenge, home } = await call('POST', '/session/challenge', undefined, false)
   const signature = await sign(['hallway-login/1', location.host, home, challenge].join('\0'))
@@ -190,7 +199,7 @@ async function pair(secret, name) {
  * @returns {() => void} ends it
  */
 function events(each, state = () => {}) {
-  const silence = 12000 // the node says every 5 s that it lives
+  const silence = 5000 // the node says every 2 s that it lives
   let source = /** @type {EventSource | null} */ (null)
   let timer = 0
   let ended = false
@@ -198,8 +207,8 @@ function events(each, state = () => {}) {
     clearTimeout(timer)
     source?.close()
     state(false)
-    await call('GET', '/session', undefined, false).catch(() => login().catch(() => {}))
-    if (!ended) timer = setTimeout(open, 1000)
+    await login().catch(() => {})
+    if (!ended) timer = setTimeout(open, 500)
   }
   const heard = () => {
     clearTimeout(timer)

@@ -76,7 +76,7 @@ async function refused() {
   try {
     me.value = await login()
   } catch (e) {
-    if (e instanceof Problem && (e.status === 401 || e.status === 403)) leave()
+    if (e instanceof Problem && (e.status === 401 || e.status === 403)) waitOutside()
   }
 }
 
@@ -89,6 +89,15 @@ function leave() {
   phase.value = 'out'
 }
 
+/**
+ * A panel asks nobody: a device that refuses it may not know it yet, and the next one, or the same one
+ * a moment later, does.
+ */
+function waitOutside() {
+  leave()
+  if (armed()) setTimeout(() => { if (phase.value === 'out') void start() }, 10_000)
+}
+
 /** Logs in and follows the home; it tries for ever while no device answers. */
 export async function start() {
   for (;;) {
@@ -97,7 +106,7 @@ export async function start() {
       await readHouse()
       break
     } catch (e) {
-      if (e instanceof Problem && (e.status === 401 || e.status === 403)) return leave()
+      if (e instanceof Problem && (e.status === 401 || e.status === 403)) return waitOutside()
       await new Promise((done) => setTimeout(done, 1000))
     }
   }
@@ -118,8 +127,12 @@ export async function signOut() {
   leave()
 }
 
+/** Whether this browser was made a panel by a tap; it outlives a reload. */
+export const armed = () => localStorage.getItem('panel') === 'armed'
+
 /** Signs out and throws the key away: the phone must be paired again. */
 export async function forgetPhone() {
   await signOut()
+  localStorage.removeItem('panel')
   await forgetKey()
 }

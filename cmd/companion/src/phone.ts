@@ -5,9 +5,10 @@
 import { signal } from '@preact/signals'
 import type JsSIP from 'jssip'
 import type { RTCSession } from 'jssip/lib/RTCSession'
-import { call as request, key, publicKey } from './client.js'
+import { key, login, publicKey } from './client.js'
 import { base64url, sealed, statement, toSign, unhex } from './binding'
 import { certificate } from './certificate'
+import { Flow } from './flow'
 import { judge, read, type Quality, type Reading } from './quality'
 import type { Ability } from './rooms'
 
@@ -29,6 +30,9 @@ export interface PhoneCall {
 }
 
 export const registered = signal(false)
+/** Whether this phone is not to be disturbed: it says so wherever it registers, and no node rings it. */
+export const quiet = signal(localStorage.getItem('dnd') === 'on')
+addEventListener('storage', (e) => { if (e.key === 'dnd') quiet.value = e.newValue === 'on' }) // set in another tab
 export const current = signal<PhoneCall | null>(null)
 
 interface Welcome { node: string; binding: string; aor: string }
@@ -37,6 +41,7 @@ let ua: JsSIP.UA | null = null
 let session: RTCSession | null = null
 let previewing: RTCSession | null = null
 let domain = ''
+let through = '' // the run of a node that our calls pass
 let wanted = false
 
 function change(part: Partial<PhoneCall>) {
@@ -44,8 +49,12 @@ function change(part: Partial<PhoneCall>) {
 }
 
 async function welcome(): Promise<Welcome> {
-  const res = await fetch('/sip', { credentials: 'same-origin' })
-  if (res.status === 401) await request('GET', '/session') // logs in anew
+  const ask = () => fetch('/sip', { credentials: 'same-origin', signal: AbortSignal.timeout(5000) })
+  let res = await ask()
+  if (res.status === 401) { // the sessions of a node end with its process
+    await login()
+    res = await ask()
+  }
   if (!res.ok || !res.headers.get('Content-Type')?.startsWith('application/json')) throw new Error('this device serves no calls')
   return res.json()
 }
@@ -53,7 +62,7 @@ async function welcome(): Promise<Welcome> {
 async function binding(w: Welcome): Promise<string> {
   const pair = await key()
   const print = (await certificate()).getFingerprints().find((f) => f.algorithm === 'sha-256')!.value!
-  const said = statement(unhex(w.node), w.binding, unhex(print.replaceAll(':', '')), BigInt(Date.now()))
+  const said = statement(unhex(w.node), w.binding, unhex(print.replaceAll(':', '')), BigInt(Date.now()), quiet.value)
   const signature = await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, pair.privateKey, toSign(said))
   return base64url(sealed(await publicKey(pair), said, new Uint8Array(signature)))
 }
@@ -80,20 +89,24 @@ async function keep() {
 function open(w: Welcome, lib: typeof JsSIP) {
   domain = w.aor.split('@')[1]
   const made = new lib.UA({
-    sockets: [new lib.WebSocketInterface(`${location.protocol === 'http:' ? 'ws' : 'wss'}://${location.host}/sip`)],
-    uri: w.aor, register: false, connection_recovery_min_interval: 1, connection_recovery_max_interval: 3,
+    sockets: [new Flow(welcome)], uri: w.aor, register: false, connection_recovery_min_interval: 1, connection_recovery_max_interval: 1,
   })
   ua = made
   made.on('newRTCSession', (e: { session: RTCSession; originator: string; request: { getHeader(n: string): string | undefined } }) => {
     if (e.originator === 'remote') arrives(e.session, e.request.getHeader('Call-Info') ?? '')
   })
   made.on('registered', () => { registered.value = true })
-  for (const event of ['unregistered', 'disconnected'] as const) made.on(event, () => { registered.value = false })
+  made.on('unregistered', () => { registered.value = false })
+  made.on('disconnected', () => {
+    registered.value = false
+    if (session?.isInProgress()) hangUp() // what rings, rings over one connection; a call in progress may live on
+  })
   made.on('registrationFailed', () => {
     registered.value = false
-    setTimeout(() => register(made), 2000)
+    registerSoon(made)
   })
   made.on('connected', () => register(made))
+  made.on('registrationExpiring', () => register(made)) // the certificate that was signed may have been replaced
   made.start()
   addEventListener('pagehide', hangUp)
 }
@@ -103,11 +116,23 @@ async function register(u: JsSIP.UA) {
   try {
     const w = await welcome()
     if (ua !== u || !u.isConnected()) return
+    if (through && through !== w.binding) hangUp() // nobody there knows of the call any more
+    through = w.binding
     u.registrator().setExtraHeaders([`Hallway-Binding: ${await binding(w)}`])
     u.register()
   } catch {
-    if (ua === u) setTimeout(() => { if (u.isConnected()) void register(u) }, 2000)
+    registerSoon(u)
   }
+}
+
+export function setQuiet(on: boolean) {
+  localStorage.setItem('dnd', on ? 'on' : 'off')
+  quiet.value = on
+  if (ua?.isConnected()) void register(ua)
+}
+
+function registerSoon(u: JsSIP.UA) {
+  setTimeout(() => { if (ua === u && u.isConnected()) void register(u) }, 1000)
 }
 
 export function disconnect() {
@@ -116,6 +141,7 @@ export function disconnect() {
   removeEventListener('pagehide', hangUp)
   ua?.stop()
   ua = null
+  through = ''
   registered.value = false
 }
 
@@ -203,8 +229,9 @@ function watch(s: RTCSession) {
     if (session !== s) return
     session = null
     endPreview()
-    const header = (e.message as { getHeader?(n: string): string | undefined } | undefined)?.getHeader?.('Reason') ?? ''
-    over(/text="([^"]+)"/.exec(header)?.[1] ?? e.cause ?? '')
+    const said = e.message as { getHeader?(n: string): string | undefined; reason_phrase?: string } | undefined
+    const header = said?.getHeader?.('Reason') ?? ''
+    over(/text="([^"]+)"/.exec(header)?.[1] ?? (said?.reason_phrase === 'Do Not Disturb' ? said.reason_phrase : e.cause ?? ''))
   }
   s.on('ended', ended)
   s.on('failed', ended)

@@ -4,12 +4,12 @@ import { sealed, statement, toSign, unhex } from './binding'
 import { wishStatement } from './client.js'
 import { meaning } from './codes'
 import { judge, read, type Reading } from './quality'
-import { ability, abilityWord, byRoom, callable, sorted, together } from './rooms'
+import { ability, abilityWord, byRoom, callable, presenceWord, sorted, stateWord, together } from './rooms'
 import { safety } from './safety'
 import type { Device, Direction, Home } from './types'
 
 const device = (slug: string, audio: Direction, video: Direction, more: Partial<Device> = {}): Device =>
-  ({ slug, name: slug, class: 'panel', node: '', status: 'reachable', capabilities: { audio: { direction: audio }, video: { direction: video } }, ...more })
+  ({ slug, name: slug, class: 'panel', node: '', status: 'reachable', presence: 'free', capabilities: { audio: { direction: audio }, video: { direction: video } }, ...more })
 
 describe('codes', () => {
   test.each([
@@ -46,6 +46,14 @@ describe('rooms', () => {
   })
 })
 
+describe('presence', () => {
+  test.each<[string, Device['presence'], string]>([
+    ['reachable', 'free', 'reachable'], ['reachable', 'busy', 'inCall'], ['reachable', 'dnd', 'undisturbed'], ['unreachable', 'away', 'unreachable'],
+    ['unreachable', 'busy', 'unreachable'], ['never seen', 'away', 'neverSeen'], ['something new', 'free', 'present'],
+  ])('a device that is %s and %s: %s', (status, presence, want) => expect(stateWord(device('x', 'sendrecv', '', { status, presence }))).toBe(want))
+  test('a person', () => expect((['free', 'busy', 'dnd', 'away'] as const).map(presenceWord)).toEqual(['free', 'inCall', 'undisturbed', 'away']))
+})
+
 describe('quality', () => {
   const at = (ms: number, packets: number, lost: number, frames: number, roundTrip = 0.01): Reading => ({ at: ms, packets, lost, frames, roundTrip, wantsPicture: frames > 0 })
   test.each([
@@ -68,6 +76,10 @@ describe('binding', () => {
   test('the statement is deterministic CBOR', () => {
     expect(hex(said)).toBe(`a4015000112233445566778899aabbccddeeff026461626364` + `03815820${'11'.repeat(32)}` + '041b0000000000000102')
   })
+  test('do not disturb is one key more', () => {
+    const quiet = statement(unhex('00112233445566778899aabbccddeeff'), 'abcd', unhex('11'.repeat(32)), 258n, true)
+    expect(hex(quiet)).toBe('a5' + hex(said).slice(2) + '05f5')
+  })
   test('the signature covers its purpose', () => expect(hex(toSign(said))).toBe('68616c6c7761792d62696e64696e672f3100' + hex(said)))
   test('long parts have a length byte', () => {
     const out = sealed(unhex('02'.repeat(33)), said, unhex('22'.repeat(64)))
@@ -88,7 +100,7 @@ describe('safety', () => {
   test('what weakens the home is named', () => {
     const more = { ...home, rules: [{ subject: 'kitchen', right: 'dropin', who: ['all'] }, { subject: 'hall', right: 'dropin', who: [] }] }
     const found = safety(more, [device('cam', '', 'sendonly', { foreign: true }), device('new', '', '', { status: 'never seen' })],
-      [{ slug: 'b', name: 'B', role: 'owner', nodes: [] }, { slug: 'g', name: 'G', role: 'guest', nodes: [] }],
+      [{ slug: 'b', name: 'B', presence: 'away', role: 'owner', nodes: [] }, { slug: 'g', name: 'G', presence: 'away', role: 'guest', nodes: [] }],
       [{ name: 'clock', level: 'warn', words: 'the clock is wrong', advice: 'set it' }, { name: 'x', level: 'ok', words: 'fine' }])
     expect(found).toEqual([
       { level: 'ok', key: 'safeOwners', names: ['A', 'B'] }, { level: 'warn', key: 'safePlain', names: ['cam'] }, { level: 'warn', key: 'safeDropIn', names: ['kitchen'] },

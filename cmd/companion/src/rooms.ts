@@ -1,5 +1,5 @@
 // Pure: how devices are put in rooms, and what they can do for a person who calls them.
-import type { Device, Direction, Named } from './types'
+import type { Device, Direction, Named, Presence } from './types'
 
 export function sorted<T extends { name: string }>(list: T[]): T[] {
   return [...list].sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }))
@@ -40,6 +40,22 @@ export function abilityWord(a: Ability): AbilityWord {
 
 /** Whether a call can reach it now. */
 export const callable = (d: Device) => d.status === 'reachable' && !d.fault
+
+export type PresenceWord = 'free' | 'inCall' | 'undisturbed' | 'away'
+
+export function presenceWord(p: Presence): PresenceWord {
+  return p === 'busy' ? 'inCall' : p === 'dnd' ? 'undisturbed' : p
+}
+
+export type StateWord = PresenceWord | 'reachable' | 'unreachable' | 'neverSeen' | 'present'
+
+/** What a device does now, in one word of the catalogue. */
+export function stateWord(d: Device): StateWord {
+  if (d.status === 'never seen') return 'neverSeen'
+  if (d.status === 'unreachable') return 'unreachable'
+  if (d.presence === 'busy' || d.presence === 'dnd') return presenceWord(d.presence)
+  return d.status === 'reachable' ? 'reachable' : 'present'
+}
 
 /** Everything that the devices behind one name can do together. */
 export function together(list: Device[]): Ability {

@@ -1,6 +1,7 @@
 // What the API says, as far as the app reads it (/api/v1/openapi.json has all of it).
 
 export type Direction = 'sendrecv' | 'sendonly' | 'recvonly' | 'inactive' | ''
+export type Presence = 'free' | 'busy' | 'dnd' | 'away'
 export interface Medium { direction: Direction }
 export interface Device {
   slug: string
@@ -11,6 +12,7 @@ export interface Device {
   self?: boolean
   role?: string
   status: string
+  presence: Presence
   version?: string
   capabilities: { audio: Medium; video: Medium }
   foreign?: boolean
@@ -19,7 +21,7 @@ export interface Device {
 export interface Foreign { id: string; name: string; is: string; kinds: string[] | null; addrs: string[] | null }
 export interface Candidate { id: string; class: string; is: string; name: string; room?: string; version: string }
 export interface Named { slug: string; name: string }
-export interface Person extends Named { role: string; nodes: string[] | null; until?: number }
+export interface Person extends Named { presence: Presence; role: string; nodes: string[] | null; until?: number }
 export interface Phone extends Named { node: string; person: string }
 export interface Rule { subject: string; right: string; who: string[] | null; hours?: string }
 export interface Member extends Named { room?: string; class: string; role: string; node: string }

@@ -1,11 +1,9 @@
 import { useEffect } from 'preact/hooks'
 import { devices, groups, me, persons, rooms } from '../home'
 import { dial, registered } from '../phone'
-import { ability, abilityWord, byRoom, callable, together } from '../rooms'
-import { t, type Key } from '../text'
-import type { Device } from '../types'
-
-const state: Record<string, Key> = { reachable: 'reachable', unreachable: 'unreachable', 'never seen': 'neverSeen', present: 'present' }
+import { ability, abilityWord, byRoom, callable, presenceWord, stateWord, together } from '../rooms'
+import { t } from '../text'
+import type { Device, Person } from '../types'
 
 const shapes: Record<string, string> = {
   camera: 'M4 8h11v9H4z M15 11l5-3v9l-5-3', doorbell: 'M7 3h10v18H7z M12 15.5a1.5 1.5 0 1 0 0-3 1.5 1.5 0 0 0 0 3', speaker: 'M6 3h12v18H6z M12 18a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7',
@@ -20,14 +18,14 @@ function Icon({ of }: { of: string }) {
 function Tile({ of: d }: { of: Device }) {
   const can = ability(d)
   const words = t(abilityWord(can))
-  const now = d.fault || t(state[d.status] ?? 'present')
+  const now = d.fault || t(stateWord(d))
   const ready = callable(d) && registered.value
   return (
     <li>
       <button class="tile" data-slug={d.slug} aria-disabled={!ready} onClick={() => ready && dial(d.slug, can, true)}>
         <Icon of={d.class} />
         <strong>{d.name}</strong>
-        <span class={callable(d) ? 'state on' : 'state'}>{now}</span>
+        <span class={callable(d) && d.presence === 'free' ? 'state on' : 'state'}>{now}</span>
         <span class="can">{words}</span>
       </button>
     </li>
@@ -64,10 +62,11 @@ export function House() {
               {[...others, ...groups.value].map((p) => {
                 const self = p.slug === me.value?.person
                 const ready = registered.value && !self
+                const presence = (p as Partial<Person>).presence
                 return (
                   <li key={p.slug}>
                     <button class="tile" data-slug={p.slug} aria-disabled={!ready} onClick={() => ready && dial(p.slug, { hear: true, see: true, speak: true, show: true }, true)}>
-                      <Icon of="phone" /><strong>{p.name}</strong><span class="can">{self ? t('thisPhone') : t('canTalkSee')}</span>
+                      <Icon of="phone" /><strong>{p.name}</strong>{presence && <span class={presence === 'free' ? 'state on' : 'state'}>{t(presenceWord(presence))}</span>}<span class="can">{self ? t('thisPhone') : t('canTalkSee')}</span>
                     </button>
                   </li>
                 )

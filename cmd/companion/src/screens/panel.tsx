@@ -1,14 +1,14 @@
 import { useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
-import { devices, live, rooms } from '../home'
-import { dial, registered } from '../phone'
+import { armed as wasArmed, devices, live, rooms } from '../home'
+import { dial, quiet, registered } from '../phone'
 import { byRoom, callable, together } from '../rooms'
 import { arm } from '../ring'
 import { language, t } from '../text'
 
 /** A wall panel: one tap, then for months. Whether it was tapped once outlives a reload. */
 export function Panel() {
-  const armed = useSignal(localStorage.getItem('panel') === 'armed')
+  const armed = useSignal(wasArmed())
   const sounds = useSignal(true)
   useEffect(() => {
     if (!armed.value) return
@@ -33,7 +33,7 @@ export function Panel() {
     <main class="panel">
       <h1 class="hidden">{t('panel')}</h1>
       <Clock />
-      <p role="status"><span class={ready ? 'state on' : 'state'}>{t(ready ? 'ready' : 'notReady')}</span></p>
+      <p role="status"><span class={ready ? 'state on' : 'state'}>{t(!ready ? 'notReady' : quiet.value ? 'undisturbed' : 'ready')}</span></p>
       {!sounds.value && <button class="go" onClick={async () => { sounds.value = await arm() }}>{t('tapSound')}</button>}
       <ul class="tiles">
         {byRoom(rooms.value, devices.value).map(({ room, devices: list }) => {

@@ -1,5 +1,6 @@
 import { useSignal } from '@preact/signals'
 import { api, devices, forgetPhone, groups, home, me, owner, persons, refresh, rooms, serving, signOut } from '../home'
+import { quiet, setQuiet } from '../phone'
 import { Ask, Field, Trouble, useTask } from '../parts'
 import { choose, chosen, t, type Key, type Language } from '../text'
 
@@ -32,24 +33,22 @@ export function Settings() {
   )
 }
 
-/** Do-not-disturb is a rule of the home, that nobody may call this person. */
+/** Do-not-disturb is this phone's own wish; an owner may have made a rule for all of them, which ends here, too. */
 function Quiet() {
   const { busy, failed, run } = useTask()
   const mine = me.value!.person
-  const on = home.value?.rules.some((r) => r.subject === mine && r.right === 'call' && !r.who?.length) ?? false
+  const ruled = home.value?.rules.some((r) => r.subject === mine && r.right === 'call' && !r.who?.length) ?? false
   return (
     <section aria-label={t('dnd')}>
       <h2>{t('dnd')}</h2>
       <label class="check">
-        <input type="checkbox" name="dnd" checked={on} disabled={busy.value || !owner.value} onChange={(e) => {
-          const wish = e.currentTarget.checked
-          void run(async () => {
-            await (wish ? api('PUT', `/home/rules/${mine}/call`, { who: [] }) : api('DELETE', `/home/rules/${mine}/call`))
-            await refresh()
-          })
-        }} />{t('dndOn')}
+        <input type="checkbox" name="dnd" checked={quiet.value} onChange={(e) => setQuiet(e.currentTarget.checked)} />{t('dndOn')}
       </label>
-      <small>{t('dndHelp')} {!owner.value && t('ownersOnly')}</small>
+      <small>{t('dndHelp')}</small>
+      {ruled && <p>{t('dndRule')} {owner.value && <button disabled={busy.value} onClick={() => run(async () => {
+        await api('DELETE', `/home/rules/${mine}/call`)
+        await refresh()
+      })}>{t('ruleEnds')}</button>}</p>}
       <Trouble of={failed} />
     </section>
   )

@@ -80,6 +80,7 @@ type Agent struct {
 	sip      *sessions.Agent
 	edge     *edge.Edge
 
+	dnd        atomic.Bool            // as its person wants it
 	webListens atomic.Pointer[string] // the companion's port, once it is served
 
 	mu      sync.Mutex
@@ -194,6 +195,7 @@ func (a *Agent) openSessions() error {
 	if err != nil {
 		return err
 	}
+	a.restoreDND()
 	return a.openEdge()
 }
 
@@ -320,6 +322,7 @@ func (a *Agent) followCalls(ctx context.Context) error {
 				return nil
 			}
 			a.publish(api.Event{Kind: "call", Call: &c})
+			a.recordChanged() // it may be busy now, or free
 			rest.Reset(restAfter)
 		case <-live:
 			rest.Reset(restAfter)

@@ -19,6 +19,9 @@ import (
 // publishAgain: a record that could not be stored is tried again.
 const publishAgain = 5 * time.Second
 
+// publishPause: calls in quick succession make no storm of records.
+const publishPause = 250 * time.Millisecond
+
 // service is what this node announces now.
 func (a *Agent) service() mdns.Service {
 	an := discovery.Announcement{
@@ -98,6 +101,7 @@ func (a *Agent) windowEnd() (shut <-chan struct{}, end <-chan time.Time) {
 func (a *Agent) keepOwnRecord(ctx context.Context) error {
 	changed, moved := a.roster.Watch(ctx), a.monitor.Watch(ctx)
 	var published *devices.DeviceRecord
+	var pause <-chan time.Time
 	for {
 		var again <-chan time.Time
 		if a.roster.Roster().Has(a.self) {
@@ -114,6 +118,7 @@ func (a *Agent) keepOwnRecord(ctx context.Context) error {
 					again = time.After(publishAgain)
 				} else {
 					published = &now
+					pause = time.After(publishPause)
 				}
 			}
 		}
@@ -125,6 +130,22 @@ func (a *Agent) keepOwnRecord(ctx context.Context) error {
 		case <-moved:
 		case <-again:
 		}
+		if pause != nil {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-pause:
+				pause = nil
+			}
+		}
+	}
+}
+
+// recordChanged has the own record looked at: something in it may be new.
+func (a *Agent) recordChanged() {
+	select {
+	case a.capable <- struct{}{}:
+	default:
 	}
 }
 
@@ -144,7 +165,7 @@ func (a *Agent) ownRecord() devices.DeviceRecord {
 	b := a.profile.Behaviour
 	return devices.DeviceRecord{
 		Capabilities: *a.caps.Load(), Addrs: a.addresses(), Version: a.opt.Version,
-		Behaviour: devices.RecordBehaviour{Automata: b.Automata, Mobility: b.Mobility, Duplex: b.Duplex},
+		Behaviour: devices.RecordBehaviour{Automata: b.Automata, Mobility: b.Mobility, Duplex: b.Duplex}, Presence: a.presence(),
 	}
 }
 

@@ -41,7 +41,7 @@ func (a *Agent) forgetPhones() {
 func (a *Agent) takeBindings() {
 	out := map[devices.NodeID]devices.Binding{}
 	for phone, b := range a.mesh.Bindings() {
-		out[phone] = devices.Binding{Node: b.Node, Fingerprints: b.Fingerprints}
+		out[phone] = devices.Binding{Node: b.Node, Fingerprints: b.Fingerprints, Quiet: b.Quiet, Busy: b.Busy}
 	}
 	a.dir.SetBindings(out)
 }
@@ -51,11 +51,14 @@ type bindings struct{ a *Agent }
 
 func (b bindings) Open(phone devices.NodeID, signed []byte) (edge.Bound, error) {
 	s, err := records.OpenBinding(signed, phone, b.a.self)
-	return edge.Bound{Name: s.Binding, Fingerprints: s.Fingerprints}, err
+	return edge.Bound{Name: s.Binding, Fingerprints: s.Fingerprints, Quiet: s.Quiet}, err
 }
 
-func (b bindings) Publish(phone devices.NodeID, signed []byte) error {
-	err := b.a.mesh.Write(records.Statement{Subject: phone.String(), Kind: records.KindBinding, Body: cbor.RawMessage(signed)})
+func (b bindings) Publish(phone devices.NodeID, signed []byte, busy bool) error {
+	body, err := records.MarkBusy(signed, busy)
+	if err == nil {
+		err = b.a.mesh.Write(records.Statement{Subject: phone.String(), Kind: records.KindBinding, Body: cbor.RawMessage(body)})
+	}
 	if errors.Is(err, records.ErrKeys) {
 		return sessions.Refusal(503, "This Node Has Too Many Phones")
 	}

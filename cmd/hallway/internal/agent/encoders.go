@@ -38,9 +38,6 @@ func (a *Agent) tryEncoders(ctx context.Context) error {
 	}
 	a.caps.Store(&caps)
 	a.sip.SetCapability(caps)
-	select {
-	case a.capable <- struct{}{}:
-	default:
-	}
+	a.recordChanged()
 	return nil
 }

@@ -49,13 +49,13 @@ func access() map[string]Access {
 
 		"status": AsGuest, "devices": AsGuest, "rooms": AsGuest, "resolve": AsGuest, "profiles": AsGuest, "events": AsGuest, "trust": AsGuest,
 
-		"home": AsMember, "calls": AsMember, "call": AsMember, "doctor": AsMember, "diagnose": AsMember, "volume": AsMember, "set-volume": AsMember,
+		"home": AsMember, "calls": AsMember, "call": AsMember, "doctor": AsMember, "diagnose": AsMember, "volume": AsMember, "set-volume": AsMember, "dnd": AsMember,
 
 		"home-log": AsOwner, "rename": AsOwner, "set-room": AsOwner, "set-group": AsOwner, "set-person": AsOwner, "remove": AsOwner, "change-member": AsOwner,
 		"change-person": AsOwner, "delete-name": AsOwner, "set-rule": AsOwner, "delete-rule": AsOwner, "set-foreign": AsOwner, "adopt": AsOwner, "identify": AsOwner, "add": AsOwner, "invite": AsOwner,
 		"open-phones": AsOwner, "phones": AsOwner, "confirm-phone": AsOwner, "close-phones": AsOwner,
 
-		"process": AsLocal, "start-call": AsLocal, "change-call": AsLocal, "answer": AsLocal, "decline": AsLocal, "hangup": AsLocal,
+		"process": AsLocal, "start-call": AsLocal, "change-call": AsLocal, "answer": AsLocal, "decline": AsLocal, "hangup": AsLocal, "set-dnd": AsLocal,
 		"create-home": AsLocal, "recover": AsLocal, "checkpoint": AsLocal, "renew-trust": AsLocal,
 		"pairing": AsLocal, "open-pairing": AsLocal, "close-pairing": AsLocal,
 	}

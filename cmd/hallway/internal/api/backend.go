@@ -31,6 +31,8 @@ type Backend interface {
 	PhoneBackend
 	Volume() Volume
 	SetVolume(level int) (Volume, error)
+	DND() DND
+	SetDND(on bool) (DND, error)
 	OpenPairing(minutes int) (PairState, error)
 	ClosePairing() error
 	Pairing() PairState
@@ -47,6 +49,11 @@ type Backend interface {
 type Volume struct {
 	Level int  `json:"level" minimum:"0" maximum:"100" doc:"100 is the loudest"`
 	Works bool `json:"works" doc:"whether the output's pipeline can be told"`
+}
+
+// DND is whether this device refuses calls, since its person does not want to be disturbed.
+type DND struct {
+	On bool `json:"on"`
 }
 
 // Status of the agent.
@@ -144,14 +151,20 @@ type Event struct {
 	Pairing *PairState         `json:"pairing,omitempty"`
 }
 
-// Alive is sent every 5 s on a browser's stream.
+// Alive is sent every 2 s on a browser's stream.
 type Alive struct{}
 
 // Rooms lists the names that are no devices.
 type Rooms struct {
-	Rooms   []devices.Room   `json:"rooms"`
-	Groups  []devices.Group  `json:"groups"`
-	Persons []devices.Person `json:"persons"`
+	Rooms   []devices.Room  `json:"rooms"`
+	Groups  []devices.Group `json:"groups"`
+	Persons []PersonNow     `json:"persons"`
+}
+
+// PersonNow is a person, and whether a call would disturb them.
+type PersonNow struct {
+	devices.Person
+	Presence devices.Presence `json:"presence" enum:"free,busy,dnd,away" doc:"the best of the person's phones; away: none is connected"`
 }
 
 // Devices lists members and what else is in sight.

@@ -30,7 +30,7 @@ const (
 	prefix = Prefix
 	// aliveEvery is how often a browser's stream says that it lives: a node that lost its power
 	// sends no goodbye.
-	aliveEvery = 5 * time.Second
+	aliveEvery = 2 * time.Second
 	// Prefix of all routes, for who serves them over HTTPS.
 	Prefix = "/api/v1"
 )
@@ -152,7 +152,11 @@ func reads(a huma.API, b Backend) {
 	})
 	get(a, "rooms", "/rooms", "Rooms, groups and persons", func() (Rooms, error) {
 		s := b.Directory()
-		return Rooms{orEmpty(s.Rooms), orEmpty(s.Groups), orEmpty(s.Persons)}, nil
+		persons := make([]PersonNow, 0, len(s.Persons))
+		for _, p := range s.Persons {
+			persons = append(persons, PersonNow{p, s.Presence(p.Slug)})
+		}
+		return Rooms{orEmpty(s.Rooms), orEmpty(s.Groups), persons}, nil
 	})
 	get(a, "volume", "/volume", "How loud this device plays", func() (Volume, error) { return b.Volume(), nil })
 	answer(a, op("set-volume", http.MethodPut, "/volume", "Make this device louder or softer"), func(_ context.Context, in *struct {
@@ -162,6 +166,11 @@ func reads(a huma.API, b Backend) {
 	}) (*out[Volume], error) {
 		v, err := b.SetVolume(in.Body.Level)
 		return &out[Volume]{v}, problem(err)
+	})
+	get(a, "dnd", "/dnd", "Whether this device refuses calls", func() (DND, error) { return b.DND(), nil })
+	answer(a, op("set-dnd", http.MethodPut, "/dnd", "Have this device refuse calls, or take them again"), func(_ context.Context, in *struct{ Body DND }) (*out[DND], error) {
+		d, err := b.SetDND(in.Body.On)
+		return &out[DND]{d}, problem(err)
 	})
 	get(a, "profiles", "/profiles", "Classes of device", func() (Profiles, error) {
 		p, err := profiles.All()

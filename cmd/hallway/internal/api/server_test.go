@@ -55,6 +55,10 @@ func (f *fake) Volume() Volume          { return Volume{Level: 80, Works: true} 
 func (f *fake) SetVolume(level int) (Volume, error) {
 	return Volume{Level: level, Works: true}, f.note("volume %d", level)
 }
+func (f *fake) DND() DND { return DND{} }
+func (f *fake) SetDND(on bool) (DND, error) {
+	return DND{On: on}, f.note("dnd %v", on)
+}
 func (f *fake) Hangup(id string) error { return f.note("hangup %s", id) }
 func (f *fake) ChangeCall(_ context.Context, id string, c CallChange) (sessions.CallInfo, error) {
 	return sessions.CallInfo{ID: id}, f.note("change %s %v %v %s", id, c.Hold != nil && *c.Hold, c.Mute != nil && *c.Mute, c.Video)

@@ -182,6 +182,9 @@ func stateWords(c sessions.CallInfo) string {
 			out = append(out, w.words)
 		}
 	}
+	if c.Digits != "" {
+		out = append(out, "they pressed "+c.Digits)
+	}
 	return strings.Join(out, ", ")
 }
 

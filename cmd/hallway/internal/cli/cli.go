@@ -127,7 +127,7 @@ func (a *app) root() *cobra.Command {
 		a.changeCmd("resume", "Take a call back from hold", map[string]any{"hold": false}, "The call goes on."),
 		a.changeCmd("mute", "Send no sound in a call", map[string]any{"mute": true}, "Muted."),
 		a.changeCmd("unmute", "Send sound again", map[string]any{"mute": false}, "Heard again."), a.videoCmd(),
-		a.pairCmd(), a.addCmd(), a.inviteCmd(), a.phoneCmd(), a.adoptCmd(), a.homeCmd(), a.profilesCmd(), a.pipelinesCmd(), a.volumeCmd(), a.doctorCmd(), a.configCmd(), a.demoCmd(), a.versionCmd())
+		a.pairCmd(), a.addCmd(), a.inviteCmd(), a.phoneCmd(), a.adoptCmd(), a.homeCmd(), a.profilesCmd(), a.pipelinesCmd(), a.volumeCmd(), a.dndCmd(), a.doctorCmd(), a.configCmd(), a.demoCmd(), a.versionCmd())
 	return root
 }
 

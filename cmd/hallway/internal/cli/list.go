@@ -33,7 +33,7 @@ func (a *app) devicesCmd() *cobra.Command {
 		}
 		return a.watch(cmd.Context(), func(e api.Event) bool { return e.Change != nil && (all || e.Change.Device != nil) }, func(e api.Event) {
 			if d := e.Change.Device; d != nil {
-				a.say("%-8s %s  %s", e.Change.Kind, d.Slug, d.Status)
+				a.say("%-8s %s  %s", e.Change.Kind, d.Slug, statusWords(*d))
 			} else {
 				f := e.Change.Foreign
 				a.say("%-8s %s  %s, foreign, by %s at %s", e.Change.Kind, f.Name, f.Is, strings.Join(f.Protocols, " "), addrOf(*f))
@@ -50,7 +50,7 @@ func (a *app) devicesTable(d api.Devices) {
 		if x.Self {
 			self = "this device"
 		}
-		rows = append(rows, []string{x.Slug, x.Name, orDash(x.Room), string(x.Class), string(x.Status), can(x.Capabilities), self})
+		rows = append(rows, []string{x.Slug, x.Name, orDash(x.Room), string(x.Class), statusWords(x), can(x.Capabilities), self})
 	}
 	names := map[devices.NodeID]string{}
 	for _, x := range d.Devices {
@@ -64,7 +64,7 @@ func (a *app) devicesTable(d api.Devices) {
 		if x.Fault != "" {
 			by += ": " + x.Fault
 		}
-		rows = append(rows, []string{x.Slug, x.Name, orDash(x.Room), string(x.Class), string(x.Status), can(x.Capabilities), by})
+		rows = append(rows, []string{x.Slug, x.Name, orDash(x.Room), string(x.Class), statusWords(x), can(x.Capabilities), by})
 	}
 	if len(rows) == 0 {
 		a.say("No devices yet. `hallway home create` makes a home; `hallway pair` joins one.")
@@ -94,6 +94,21 @@ func can(c profiles.Capabilities) string {
 		}
 	}
 	return orDash(strings.Join(out, ", "))
+}
+
+// statusWords says whether a device can be called now.
+func statusWords(d devices.Device) string {
+	if d.Presence == devices.Busy || d.Presence == devices.DND {
+		return string(d.Status) + ", " + presenceWords(d.Presence)
+	}
+	return string(d.Status)
+}
+
+func presenceWords(p devices.Presence) string {
+	if p == devices.DND {
+		return "do not disturb"
+	}
+	return string(p)
 }
 
 func orDash(s string) string {
@@ -139,7 +154,7 @@ func (a *app) roomsCmd() *cobra.Command {
 				rows = append(rows, []string{x.Slug, x.Name, "group", strings.Join(x.Members, " ")})
 			}
 			for _, x := range r.Persons {
-				rows = append(rows, []string{x.Slug, x.Name, "person", fmt.Sprintf("%d phones", len(x.Nodes))})
+				rows = append(rows, []string{x.Slug, x.Name, "person", fmt.Sprintf("%d phones, %s", len(x.Nodes), presenceWords(x.Presence))})
 			}
 			if len(rows) == 0 {
 				a.say("No rooms yet. `hallway home room NAME` makes one; so does adding a device with --room.")

@@ -60,6 +60,28 @@ func (a *app) volumeCmd() *cobra.Command {
 	}}
 }
 
+func (a *app) dndCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "dnd [on|off]", Short: "Show or set whether this device refuses calls (do not disturb)", Args: cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs), ValidArgs: []string{"on", "off"}}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		method, in := http.MethodGet, any(nil)
+		if len(args) == 1 {
+			method, in = http.MethodPut, api.DND{On: args[0] == "on"}
+		}
+		d, err := ask[api.DND](cmd.Context(), a, method, "/dnd", in)
+		if err != nil {
+			return err
+		}
+		return a.show(d, func() {
+			if d.On {
+				a.say("Calls are refused. `hallway dnd off` ends it.")
+				return
+			}
+			a.say("Calls ring.")
+		})
+	}
+	return cmd
+}
+
 func (a *app) pipelinesCmd() *cobra.Command {
 	var again bool
 	cmd := &cobra.Command{Use: "pipelines", Short: "Show which pipelines and encoders work on this machine", Args: cobra.NoArgs,

@@ -27,8 +27,9 @@ const (
 	// headerTime bounds handshake and headers, bodyTime what follows: requests are small.
 	// http.Server.ReadTimeout would end event streams.
 	headerTime, bodyTime = 5 * time.Second, 10 * time.Second
-	// idleTime is how long a kept connection may be silent.
-	idleTime = 60 * time.Second
+	// idleTime is how long a kept connection may be silent. A browser whose node lost its power
+	// would try each that it keeps, one after the other, before it asks another node.
+	idleTime = 5 * time.Second
 	// maxHeader bounds the header of a request.
 	maxHeader = 16 << 10
 	// reviewEvery is how often guests' last days and idle sessions are looked at; a roster
