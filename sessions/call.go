@@ -46,6 +46,8 @@ type ending struct {
 	words  string
 	bye    bool // the other side must be told
 	missed bool
+
+	takenBy string // slug of the device or person that was quicker
 }
 
 // unanswered is the status of an INVITE whose call ends before anybody decided: 487 when
@@ -160,6 +162,7 @@ func (c *Call) finish(e ending) {
 		c.info.Media, c.info.Stats = d.leg.Media(), d.leg.Stats()
 	}
 	c.info.State, c.info.Ended, c.info.Code, c.info.Reason, c.info.Missed = StateEnded, time.Now(), e.code, e.words, e.missed
+	c.info.TakenBy = e.takenBy
 	d, in := c.dialog, c.incoming
 	c.info.Trouble = nil
 	c.dialog, c.incoming = nil, nil // the history keeps what people see, not two megabytes of media

@@ -256,11 +256,11 @@ func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []b
 		c.acceptHere(in, self, d, answer)
 	case r := <-cancelled:
 		in.once.Do(func() {}) // the transaction layer has sent 487
-		words, missed := d.device.Name+" gave up calling.", true
-		if h := r.GetHeader("Reason"); h != nil && strings.Contains(h.Value(), "cause=200") {
-			words, missed = "Answered on another device.", false
+		e := ending{code: statusCancelled, words: d.device.Name + " gave up calling.", missed: true}
+		if by, taken := a.takenBy(r); taken {
+			e.words, e.missed, e.takenBy = a.takenWords(by), false, by
 		}
-		c.finish(ending{code: statusCancelled, words: words, missed: missed})
+		c.finish(e)
 	case <-in.tx.Done():
 		c.finish(ending{code: sip.StatusServiceUnavailable, words: "The connection to " + d.device.Name + " was lost.", missed: true})
 	case <-timer.C:

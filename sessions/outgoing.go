@@ -242,8 +242,8 @@ func (c *Call) invite(ctx context.Context, i int, d *dialog, offer []byte) (outc
 func (c *Call) reasonFor(d *dialog) sip.Header {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dialog != nil && c.dialog != d {
-		return reasonHeader(statusOK, elsewhere)
+	if won := c.info.Peer; won != "" && c.dialog != d {
+		return ReasonElsewhere(devices.AOR{Slug: won, Home: c.info.To.Home})
 	}
 	return nil
 }
@@ -270,7 +270,11 @@ func (c *Call) accepted(i int, d *dialog, res *sip.Response) (outcome, bool) {
 	a.ack(d, d.invite.CSeq().SeqNo)
 	d.timer = timerOf(res, true)
 	if !c.establish(d) {
-		a.spawn(func() { a.bye(d, reasonHeader(statusOK, elsewhere)) })
+		why := c.reasonFor(d)
+		if why == nil {
+			why = ReasonGone()
+		}
+		a.spawn(func() { a.bye(d, why) })
 		return outcome{code: statusCancelled}, false
 	}
 	c.branchState(i, "answered", 0)

@@ -17,7 +17,8 @@ import (
 // target is one that rings.
 type target struct {
 	end
-	ask sip.Uri // Request-URI
+	ask sip.Uri     // Request-URI
+	who devices.AOR // of the device or person
 }
 
 // place serves a call of a page: its person calls, with media that the phone has signed.
@@ -80,7 +81,7 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 		ask.UriParams, ask.Headers = sip.NewParams(), sip.NewParams()
 		switch {
 		case d.Person != "" && d.Node == e.cfg.Self:
-			pages, why := e.pages(caller, d.Person, own)
+			pages, why := e.pages(caller, d.AOR, own)
 			if why != nil {
 				err = why
 			}
@@ -91,7 +92,7 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 		case d.Foreign:
 			ask.User = d.AOR.Slug
 		}
-		out = append(out, target{end{node: d.Node}, ask})
+		out = append(out, target{end{node: d.Node}, ask, d.AOR})
 	}
 	if len(out) == 0 {
 		return nil, err
@@ -100,16 +101,16 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 }
 
 // pages are those of a person here, but not the one that calls.
-func (e *Edge) pages(caller devices.Device, person string, own *tab) ([]target, error) {
+func (e *Edge) pages(caller devices.Device, person devices.AOR, own *tab) ([]target, error) {
 	if e.cfg.MayRing != nil {
-		if err := e.cfg.MayRing(caller, person); err != nil {
+		if err := e.cfg.MayRing(caller, person.Slug); err != nil {
 			return nil, sessions.Refusal(403, err.Error())
 		}
 	}
 	var out []target
-	for _, t := range e.ringing(person) {
+	for _, t := range e.ringing(person.Slug) {
 		if t != own {
-			out = append(out, target{end{tab: t}, t.contact})
+			out = append(out, target{end{tab: t}, t.contact, person})
 		}
 	}
 	if len(out) == 0 {
@@ -123,7 +124,7 @@ func (e *Edge) fromMember(req *sip.Request, tx *sip.ServerTx, peer devices.NodeI
 	caller, err := e.agent.Caller(req, peer)
 	var targets []target
 	if err == nil {
-		targets, err = e.pages(caller, req.Recipient.User, nil)
+		targets, err = e.pages(caller, devices.AOR{Slug: req.Recipient.User, Home: caller.AOR.Home}, nil)
 	}
 	if err != nil {
 		e.agent.Refuse(req, tx, err)
@@ -153,7 +154,8 @@ type fork struct {
 	heard     chan heard
 	cancelled chan *sip.Request
 	won, rung bool
-	gone      bool // the caller no longer waits
+	winner    devices.AOR // whose device or phone won
+	gone      bool        // the caller no longer waits
 	best      *sip.Response
 	bestCode  int
 }
@@ -280,16 +282,16 @@ func (f *fork) failed(res *sip.Response, code int) {
 func (f *fork) answered(h heard) {
 	d := f.dialog(h)
 	if !f.won && !f.gone && f.e.begin(d) {
-		f.won = true
+		f.won, f.winner = true, h.t.who
 		if f.respond(back(h.res)) {
-			f.cancel(because{sessions.ReasonElsewhere()})
+			f.cancel(because{sessions.ReasonElsewhere(f.winner)})
 			return
 		}
 		f.e.forget(d)
 	}
-	why := sessions.ReasonElsewhere()
+	why := sessions.ReasonElsewhere(f.winner)
 	if !f.won {
-		why = sessions.Reason(487, "The caller is gone.")
+		why = sessions.ReasonGone()
 	}
 	f.won = true // nothing more is passed on
 	f.cancel(nil)

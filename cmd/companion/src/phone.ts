@@ -10,6 +10,7 @@ import { base64url, sealed, statement, toSign, unhex } from './binding'
 import { certificate } from './certificate'
 import { judge, read, type Quality, type Reading } from './quality'
 import type { Ability } from './rooms'
+import { takenBy } from './sip'
 
 export interface PhoneCall {
   peer: string // slug, or the name that the other side gave
@@ -26,6 +27,7 @@ export interface PhoneCall {
   since: number
   quality: Quality | ''
   why: string // it ended: the cause, or the words of the other side
+  taken: string // slug of who else took it
 }
 
 export const registered = signal(false)
@@ -122,7 +124,7 @@ export function disconnect() {
 function fresh(peer: string, incoming: boolean): PhoneCall {
   return {
     peer, incoming, state: 'ringing', held: false, heldThere: false, muted: false, camera: false, hasCamera: false,
-    local: null, remote: new MediaStream(), preview: null, since: Date.now(), quality: '', why: '',
+    local: null, remote: new MediaStream(), preview: null, since: Date.now(), quality: '', why: '', taken: '',
   }
 }
 
@@ -203,6 +205,7 @@ function watch(s: RTCSession) {
     session = null
     endPreview()
     const header = (e.message as { getHeader?(n: string): string | undefined } | undefined)?.getHeader?.('Reason') ?? ''
+    change({ taken: takenBy(header, domain) })
     over(/text="([^"]+)"/.exec(header)?.[1] ?? e.cause ?? '')
   }
   s.on('ended', ended)

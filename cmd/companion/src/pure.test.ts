@@ -4,6 +4,7 @@ import { meaning } from './codes'
 import { judge, read, type Reading } from './quality'
 import { ability, abilityWord, byRoom, callable, sorted, together } from './rooms'
 import { safety } from './safety'
+import { takenBy } from './sip'
 import type { Device, Direction, Home } from './types'
 
 const device = (slug: string, audio: Direction, video: Direction, more: Partial<Device> = {}): Device =>
@@ -42,6 +43,14 @@ describe('rooms', () => {
     expect(callable(device('x', '', '', { fault: 'wrong password' }))).toBe(false)
     expect(callable(device('x', '', '', { status: 'unreachable' }))).toBe(false)
   })
+})
+
+describe('sip', () => {
+  test.each([
+    ['SIP;cause=200;text="Call completed elsewhere";by="sip:stove@h.home.arpa"', 'stove'], ['SIP;cause=200;text="Call completed elsewhere"', ''],
+    ['SIP;cause=200;text="Call completed elsewhere";by="sip:stove@other.home.arpa"', ''], ['SIP;cause=200;text="Call completed elsewhere";by="sip:<b>@h.home.arpa"', ''],
+    ['SIP;cause=487;text="The caller is gone.";by="sip:stove@h.home.arpa"', ''], ['', ''],
+  ])('%s: %s took it', (reason, want) => expect(takenBy(reason, 'h.home.arpa')).toBe(want))
 })
 
 describe('quality', () => {

@@ -25,6 +25,6 @@ export interface Member extends Named { room?: string; class: string; role: stri
 export interface Home { id: string; name: string; members: Member[]; phones?: Phone[]; foreign: { slug: string; uri: string }[]; rules: Rule[]; proposals: { target: string; by: string }[] }
 export interface Session { person: string; name: string; role: string; phone: string; csrf: string }
 export interface Check { name: string; level: string; words: string; advice?: string }
-export interface CallInfo { id: string; direction: string; state: string; peer?: string; from: string; to: string; started: string; answered?: string; ended?: string; missed?: boolean; reason?: string }
+export interface CallInfo { id: string; direction: string; state: string; peer?: string; from: string; to: string; started: string; answered?: string; ended?: string; missed?: boolean; reason?: string; taken_by?: string }
 export interface LogEntry { number: number; op: string; by: string; what: string; void?: string }
 export interface PhoneWindow { state: string; url?: string; code?: string; person?: string; phone?: string; words?: string }

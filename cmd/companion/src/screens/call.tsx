@@ -6,10 +6,10 @@ import { Stream } from '../parts'
 import { ring } from '../ring'
 import { said, t } from '../text'
 
+const known = (slug: string) => [...devices.value, ...persons.value, ...rooms.value, ...groups.value].find((x) => x.slug === slug)?.name
+
 /** The name that people gave, for what SIP says. */
-function nameOf(slug: string) {
-  return [...devices.value, ...persons.value, ...rooms.value, ...groups.value].find((x) => x.slug === slug)?.name ?? slug
-}
+const nameOf = (slug: string) => known(slug) ?? slug
 
 function placeOf(slug: string) {
   const d = devices.value.find((x) => x.slug === slug || x.name === slug)
@@ -17,6 +17,8 @@ function placeOf(slug: string) {
 }
 
 function why(c: PhoneCall): string {
+  const taken = known(c.taken)
+  if (taken) return t('took', { name: taken })
   if (c.why === 'Call completed elsewhere') return t('elsewhere')
   if (c.why === 'NotAllowedError') return t('notAllowed')
   if (c.why === 'NotFoundError' || c.why === 'NotReadableError') return t('notFound')
