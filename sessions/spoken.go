@@ -53,7 +53,7 @@ func (a *Agent) callee(u sip.Uri, self devices.Device) (who devices.Device, to d
 		_, ok = a.speaks(who.Slug)
 		return who, r.AOR, ok
 	}
-	return self, r.AOR, slices.ContainsFunc(r.Devices, func(d devices.Device) bool { return d.Node == self.Node && !d.Foreign })
+	return self, r.AOR, slices.ContainsFunc(r.Devices, func(d devices.Device) bool { return d.Node == self.Node && !d.Foreign && d.Person == "" })
 }
 
 // idOf names a call at this node. A call to a room may reach it twice, as itself and as a

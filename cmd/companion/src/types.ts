@@ -18,7 +18,7 @@ export interface Device {
 }
 export interface Foreign { id: string; name: string; is: string; kinds: string[] | null; addrs: string[] | null }
 export interface Named { slug: string; name: string }
-export interface Person extends Named { role: string; nodes: string[] | null; until?: number }
+export interface Person extends Named { role: string; nodes: string[] | null; until?: number; room?: string }
 export interface Phone extends Named { node: string; person: string }
 export interface Rule { subject: string; right: string; who: string[] | null; hours?: string }
 export interface Member extends Named { room?: string; class: string; role: string; node: string }

@@ -1,6 +1,6 @@
 import { useSignal } from '@preact/signals'
 import { useEffect, useRef } from 'preact/hooks'
-import { devices, groups, persons, rooms } from '../home'
+import { devices, groups, persons, places, rooms } from '../home'
 import { answer, camera, current, dismiss, hangUp, hold, mute, press, type PhoneCall } from '../phone'
 import { Stream } from '../parts'
 import { ring } from '../ring'
@@ -12,7 +12,7 @@ const known = (slug: string) => [...devices.value, ...persons.value, ...rooms.va
 const nameOf = (slug: string) => known(slug) ?? slug
 
 function placeOf(slug: string) {
-  const d = devices.value.find((x) => x.slug === slug || x.name === slug)
+  const d = places.value.find((x) => x.slug === slug || x.name === slug)
   return rooms.value.find((r) => r.slug === d?.room)?.name ?? ''
 }
 
