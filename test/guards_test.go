@@ -46,6 +46,8 @@ func guards() []guard {
 		{"binding of this run", "sessions/edge", "OnlySigned"},
 		{"signed fingerprints", "sessions/edge", "Screened"},
 		{"phone's dialog", "sessions/edge", "FirstAnswer"},
+		{"caller's own picture", "sessions", "PreviewOf"},
+		{"page of a preview", "sessions/edge", "PictureOfARingingCall"},
 		{"camera of an owner", "cmd/hallway/internal/agent", "CameraOfAnOwner"},
 		{"keepalive period", "sessions/media/rtsp", "MisbehavingCameras/all/a_keepalive"},
 		{"certificate of a camera", "sessions/media/rtsp", "CertificateOfACamera"},

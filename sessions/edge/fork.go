@@ -24,11 +24,15 @@ type target struct {
 // place serves a call of a page: its person calls, with media that the phone has signed.
 func (e *Edge) place(s *socket, req *sip.Request, tx *sip.ServerTx) {
 	targets, caller, err := e.placed(s, req)
+	preview := ""
+	if err == nil {
+		preview, err = sessions.PreviewOf(req)
+	}
 	if err != nil {
 		e.agent.Refuse(req, tx, err)
 		return
 	}
-	e.start(req, tx, caller, targets)
+	e.start(req, tx, caller, preview, targets)
 }
 
 func (e *Edge) placed(s *socket, req *sip.Request) ([]target, end, error) {
@@ -65,6 +69,9 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 	r, ok := e.agent.Resolver().Resolve(req.Recipient.User)
 	if !ok {
 		return nil, sessions.ErrUnknown
+	}
+	if token := sessions.PreviewToken(req.Recipient); token != "" {
+		return e.previewed(r, token)
 	}
 	can := e.cfg.Capability
 	if !bytes.Contains(req.Body(), []byte("\r\nm=video")) {
@@ -123,18 +130,23 @@ func (e *Edge) pages(caller devices.Device, person devices.AOR, own *tab) ([]tar
 func (e *Edge) fromMember(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
 	caller, err := e.agent.Caller(req, peer)
 	var targets []target
-	if err == nil {
-		targets, err = e.pages(caller, devices.AOR{Slug: req.Recipient.User, Home: caller.AOR.Home}, nil)
+	person := devices.AOR{Slug: req.Recipient.User, Home: caller.AOR.Home}
+	switch token := sessions.PreviewToken(req.Recipient); {
+	case err != nil:
+	case token != "":
+		targets, err = e.previewedHere(person, token)
+	default:
+		targets, err = e.pages(caller, person, nil)
 	}
 	if err != nil {
 		e.agent.Refuse(req, tx, err)
 		return
 	}
-	e.start(req, tx, end{node: peer}, targets)
+	e.start(req, tx, end{node: peer}, "", targets)
 }
 
-func (e *Edge) start(req *sip.Request, tx *sip.ServerTx, caller end, targets []target) {
-	f := &fork{e: e, req: req, tx: tx, caller: caller, heard: make(chan heard), cancelled: make(chan *sip.Request, 1)}
+func (e *Edge) start(req *sip.Request, tx *sip.ServerTx, caller end, preview string, targets []target) {
+	f := &fork{e: e, req: req, tx: tx, caller: caller, preview: preview, heard: make(chan heard), cancelled: make(chan *sip.Request, 1)}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
 	if !e.agent.Spawn(func() { f.run(targets) }) {
 		f.cancel(nil)
@@ -149,6 +161,7 @@ type fork struct {
 	req       *sip.Request
 	tx        *sip.ServerTx
 	caller    end
+	preview   string          // token of its picture; see Edge.shown
 	ctx       context.Context // ends the ringing
 	cancel    context.CancelCauseFunc
 	heard     chan heard
@@ -189,6 +202,7 @@ func (f *fork) run(targets []target) {
 	if !f.tx.OnCancel(func(r *sip.Request) { f.cancelled <- r }) {
 		return // it came first
 	}
+	defer f.e.show(f)()
 	for i := range targets {
 		t := &targets[i]
 		go f.branch(t) // run waits for it: each says one final word

@@ -1,4 +1,4 @@
-// The browser as a SIP phone. Everything that touches JsSIP is here: the rest of the app sees
+// The browser as a SIP phone. Everything that touches JsSIP is here and in preview.ts: the rest of the app sees
 // `ringer`, `current` and the functions below. Its node is registrar and proxy: GET /sip
 // says what to sign, a WebSocket there carries SIP, and the REGISTER's Hallway-Binding holds
 // the statement that the phone's own key signed (binding.ts).
@@ -10,7 +10,8 @@ import { base64url, sealed, statement, toSign, unhex } from './binding'
 import { certificate } from './certificate'
 import { judge, read, type Quality, type Reading } from './quality'
 import type { Ability } from './rooms'
-import { takenBy } from './sip'
+import { end as endShown, offer as offerPreview, show as showPreview } from './preview'
+import { previewOf, takenBy } from './sip'
 
 export interface PhoneCall {
   peer: string // slug, or the name that the other side gave
@@ -38,6 +39,7 @@ interface Welcome { node: string; binding: string; aor: string }
 let ua: JsSIP.UA | null = null
 let session: RTCSession | null = null
 let previewing: RTCSession | null = null
+let aor = ''
 let domain = ''
 let wanted = false
 
@@ -80,14 +82,18 @@ async function keep() {
 }
 
 function open(w: Welcome, lib: typeof JsSIP) {
-  domain = w.aor.split('@')[1]
+  aor = w.aor
+  domain = aor.split('@')[1]
   const made = new lib.UA({
     sockets: [new lib.WebSocketInterface(`${location.protocol === 'http:' ? 'ws' : 'wss'}://${location.host}/sip`)],
     uri: w.aor, register: false, connection_recovery_min_interval: 1, connection_recovery_max_interval: 3,
   })
   ua = made
-  made.on('newRTCSession', (e: { session: RTCSession; originator: string; request: { getHeader(n: string): string | undefined } }) => {
-    if (e.originator === 'remote') arrives(e.session, e.request.getHeader('Call-Info') ?? '')
+  made.on('newRTCSession', (e: { session: RTCSession; originator: string; request: { getHeader(n: string): string | undefined; ruri: { getParam(n: string): string | undefined }; body?: string } }) => {
+    if (e.originator !== 'remote') return
+    const gr = e.request.ruri.getParam('gr')
+    if (gr !== undefined) void showPreview(e.session, gr, e.request.body ?? '')
+    else arrives(e.session, e.request.getHeader('Call-Info') ?? '')
   })
   made.on('registered', () => { registered.value = true })
   for (const event of ['unregistered', 'disconnected'] as const) made.on(event, () => { registered.value = false })
@@ -144,7 +150,7 @@ export async function dial(slug: string, can: Ability, picture: boolean) {
   try {
     const o = await options(can.speak, can.show && picture)
     if (!current.value || current.value.state === 'ended') return stopTracks()
-    watch(ua.call(`sip:${slug}@${domain}`, { ...o, rtcOfferConstraints: { offerToReceiveAudio: can.hear, offerToReceiveVideo: can.see } }))
+    watch(ua.call(`sip:${slug}@${domain}`, { ...o, extraHeaders: offerPreview(aor, o.mediaStream ?? null), rtcOfferConstraints: { offerToReceiveAudio: can.hear, offerToReceiveVideo: can.see } }))
   } catch (e) {
     over(mediaWords(e))
   }
@@ -161,18 +167,19 @@ function arrives(s: RTCSession, info: string) {
   }
   current.value = fresh(s.remote_identity.display_name || s.remote_identity.uri.user, true)
   watch(s)
-  const uri = /<(sips?:[^>]+)>\s*;[^,]*purpose=preview/.exec(info)?.[1]
-  if (uri) void preview(uri)
+  const uri = previewOf(info, s.remote_identity.uri.user, s.remote_identity.uri.host)
+  if (uri) void preview(uri, s)
 }
 
 /** While it rings, a call of its own shows the picture that the caller names. */
-async function preview(uri: string) {
+async function preview(uri: string, of: RTCSession) {
   const stream = new MediaStream()
   const pcConfig = { iceServers: [], certificates: [await certificate()] }
-  if (!ua || current.value?.state !== 'ringing') return
-  previewing = ua.call(uri, { mediaConstraints: { audio: false, video: false }, pcConfig, rtcOfferConstraints: { offerToReceiveAudio: false, offerToReceiveVideo: true } })
-  follow(previewing, stream)
-  previewing.on('confirmed', () => change({ preview: stream }))
+  if (!ua || session !== of || current.value?.state !== 'ringing') return
+  const s = ua.call(uri, { mediaConstraints: { audio: false, video: false }, pcConfig, rtcOfferConstraints: { offerToReceiveAudio: false, offerToReceiveVideo: true } })
+  previewing = s
+  follow(s, stream)
+  s.on('confirmed', () => { if (previewing === s) change({ preview: stream }) })
 }
 
 function endPreview() {
@@ -194,6 +201,7 @@ function watch(s: RTCSession) {
   follow(s, call.remote)
   s.on('confirmed', () => {
     endPreview()
+    endShown()
     change({ state: 'active', since: Date.now() })
     measure(s)
   })
@@ -229,6 +237,7 @@ function stopTracks() {
 
 /** The one way in which a call ends here: camera and microphone are freed first. */
 function over(why: string) {
+  endShown()
   stopTracks()
   change({ state: 'ended', why, local: null })
 }

@@ -4,7 +4,7 @@ import { meaning } from './codes'
 import { judge, read, type Reading } from './quality'
 import { ability, abilityWord, byRoom, callable, sorted, together } from './rooms'
 import { safety } from './safety'
-import { takenBy } from './sip'
+import { onlyWatches, previewOf, takenBy } from './sip'
 import type { Device, Direction, Home } from './types'
 
 const device = (slug: string, audio: Direction, video: Direction, more: Partial<Device> = {}): Device =>
@@ -51,6 +51,24 @@ describe('sip', () => {
     ['SIP;cause=200;text="Call completed elsewhere";by="sip:stove@other.home.arpa"', ''], ['SIP;cause=200;text="Call completed elsewhere";by="sip:<b>@h.home.arpa"', ''],
     ['SIP;cause=487;text="The caller is gone.";by="sip:stove@h.home.arpa"', ''], ['', ''],
   ])('%s: %s took it', (reason, want) => expect(takenBy(reason, 'h.home.arpa')).toBe(want))
+})
+
+describe('preview', () => {
+  const gr = 'a1'.repeat(16)
+  test.each([
+    [`<sip:anna@h.home.arpa;gr=${gr}>;purpose=preview`, true], [`<sip:anna@h.home.arpa;gr=${gr}> ; purpose=preview`, true],
+    [`<sip:ben@h.home.arpa;gr=${gr}>;purpose=preview`, false], [`<sip:anna@evil.example;gr=${gr}>;purpose=preview`, false], // the one who rings would call them
+    ['<sip:anna@h.home.arpa>;purpose=preview', false], ['<sip:anna@h.home.arpa;gr=phones>;purpose=preview', false], [`<sip:anna@h.home.arpa;gr=${gr}>;purpose=icon`, false], ['', false],
+  ])('%s: %s', (info, want) => expect(previewOf(info, 'anna', 'h.home.arpa')).toBe(want ? `sip:anna@h.home.arpa;gr=${gr}` : ''))
+  const sdp = (...media: string[]) => ['v=0', 's=-', ...media].join('\r\n') + '\r\n'
+  test('an offer that only watches', () => {
+    expect(onlyWatches(sdp('m=video 9 UDP/TLS/RTP/SAVPF 96', 'a=recvonly'))).toBe(true)
+    expect(onlyWatches(sdp('m=video 9 UDP/TLS/RTP/SAVPF 96', 'a=sendrecv'))).toBe(false)
+    expect(onlyWatches(sdp('m=video 9 UDP/TLS/RTP/SAVPF 96'))).toBe(false)
+    expect(onlyWatches(sdp('m=audio 9 UDP/TLS/RTP/SAVPF 111', 'a=recvonly'))).toBe(false)
+    expect(onlyWatches(sdp('m=video 9 UDP/TLS/RTP/SAVPF 96', 'a=recvonly', 'm=audio 9 UDP/TLS/RTP/SAVPF 111', 'a=recvonly'))).toBe(false)
+    expect(onlyWatches(sdp())).toBe(false)
+  })
 })
 
 describe('quality', () => {
