@@ -138,7 +138,8 @@ async function options(speak: boolean, show: boolean) {
   const local = speak || show ? await navigator.mediaDevices.getUserMedia({ audio: speak, video: show && { width: { ideal: 1280 }, height: { ideal: 720 } } }) : null
   change({ local, camera: !!local?.getVideoTracks().length, hasCamera: !!local?.getVideoTracks().length })
   return {
-    mediaStream: local ?? undefined, mediaConstraints: { audio: false, video: false },
+    // With a stream there must be no constraints: `false` makes JsSIP take the tracks out of it.
+    mediaStream: local ?? undefined, mediaConstraints: local ? {} : { audio: false, video: false },
     pcConfig: { iceServers: [], certificates: [await certificate()] },
   }
 }

@@ -31,7 +31,7 @@ export async function show(s: RTCSession, asked: string, sdp: string) {
   s.on('confirmed', () => { void small(s.connection) })
   const pcConfig = { iceServers: [], certificates: [await certificate()] }
   if (!viewers.has(s)) return
-  s.answer({ mediaStream: new MediaStream([shown!]), mediaConstraints: { audio: false, video: false }, pcConfig })
+  s.answer({ mediaStream: new MediaStream([shown!]), pcConfig })
 }
 
 /** A preview need not be as sharp as the call: it costs processor time beside it. */
