@@ -18,7 +18,7 @@ import (
 // previewToken is 128 bits or more, in hexadecimal.
 var previewToken = regexp.MustCompile(`^[0-9a-f]{32,64}$`)
 
-// ErrPreview: the Call-Info names a picture that is not the caller's.
+// ErrPreview says that the Call-Info names a picture that is not the caller's.
 var ErrPreview error = refusal{statusForbidden, "Not The Caller's Picture"}
 
 // PreviewToken is the token of a URI that means the picture of a ringing call; else "".
