@@ -44,7 +44,10 @@ func (e *Edge) previewedHere(person devices.AOR, token string) ([]target, error)
 	e.mu.Lock()
 	t := e.shown[token]
 	e.mu.Unlock()
-	if t == nil || t.phone.Person != person.Slug { // check: page of a preview
+	if t == nil {
+		return nil, sessions.ErrUnknown
+	}
+	if t.phone.Person != person.Slug { // check: page of a preview
 		return nil, sessions.ErrUnknown
 	}
 	ask := *t.contact.Clone()
