@@ -313,7 +313,9 @@ func (a *Agent) Calls() []CallInfo {
 	a.mu.Unlock()
 	out := make([]CallInfo, 0, len(calls))
 	for _, c := range calls {
-		out = append(out, c.Info())
+		if c.of == nil {
+			out = append(out, c.Info())
+		}
 	}
 	return out
 }
@@ -386,6 +388,9 @@ func (a *Agent) closeWatchers() {
 }
 
 func (a *Agent) tell(info CallInfo) {
+	if info.unseen {
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for ch := range a.watch {

@@ -137,4 +137,6 @@ type CallInfo struct {
 	PeerMuted bool         `json:"peer_muted,omitempty"` // the other side sends no sound for now
 	Trouble   []string     `json:"trouble,omitempty"`    // what does not get through, in plain words
 	Stats     LegStats     `json:"stats"`
+
+	unseen bool // people are not told of it
 }

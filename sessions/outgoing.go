@@ -37,17 +37,21 @@ func (a *Agent) Call(target string, opt CallOptions) (*Call, error) {
 		return nil, fmt.Errorf("%q: %w", target, ErrAlone)
 	}
 	c := a.newCall(token(16), "out", StateCalling, self.AOR, res.AOR)
-	if err := a.add(c); err != nil {
-		return nil, err
-	}
 	mine := a.capability()
 	if !opt.Video {
 		c.wish.Video = profiles.Inactive
 		mine.Video = profiles.Medium{Direction: profiles.Inactive}
 	}
+	if mine.Video.Direction.Sends() {
+		c.preview = token(16)
+	}
 	branches := choose(mine, others)
 	for _, b := range branches {
+		c.rings = append(c.rings, b.device.Node)
 		c.info.Branches = append(c.info.Branches, BranchInfo{Device: b.device.Slug, Name: b.device.Name, State: string(StateCalling)})
+	}
+	if err := a.add(c); err != nil {
+		return nil, err
 	}
 	a.tell(c.Info())
 	if !a.spawn(func() { c.ring(self, res.Name, branches) }) {
@@ -215,6 +219,10 @@ func (c *Call) invite(ctx context.Context, i int, d *dialog, offer []byte) (outc
 	a.offerTimer(req, c.interval(d), d.minSE, "uac")
 	if self, err := a.self(); err == nil {
 		req.AppendHeader(a.contact(self))
+	}
+	if c.preview != "" {
+		u := PreviewURI(c.info.From, c.preview)
+		req.AppendHeader(sip.NewHeader("Call-Info", "<"+u.String()+">;purpose=preview"))
 	}
 	setSDP(req, offer)
 	d.invite = req

@@ -3,11 +3,13 @@ package sessions
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/emiago/sipgo/sip"
 
 	"github.com/hallway-home/hallway/devices"
+	"github.com/hallway-home/hallway/profiles"
 )
 
 // A caller shows its picture while it rings: its INVITE names it by a Call-Info (RFC 3261
@@ -63,4 +65,76 @@ func PreviewURI(caller devices.AOR, token string) sip.Uri {
 	u := uri(caller)
 	u.UriParams = sip.HeaderParams{{K: "gr", V: token}}
 	return u
+}
+
+// shows reports whether a call from here rings at that member, with that token.
+func (c *Call) shows(token string, peer devices.NodeID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.preview == "" || c.preview != token || c.over || c.dialog != nil {
+		return false
+	}
+	for i, id := range c.rings {
+		if id == peer && c.info.Branches[i].Code == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// onPreview shows the picture of a call from here to who rings for it: the camera alone, without
+// asking anybody, for as long as it rings there.
+func (a *Agent) onPreview(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID, secret string) {
+	caller, err := a.Caller(req, peer)
+	if err != nil {
+		a.refuse(req, tx, err)
+		return
+	}
+	var of *Call
+	for _, c := range a.live() {
+		if c.shows(secret, peer) {
+			of = c
+		}
+	}
+	self, err := a.self()
+	if of == nil || err != nil || req.Recipient.User != self.Slug { // check: call of a preview
+		a.refuse(req, tx, ErrUnknown)
+		return
+	}
+	can := a.capability()
+	can.Audio, can.Video.Direction = profiles.Medium{Direction: profiles.Inactive}, profiles.SendOnly
+	timer, refresher, err := a.answerTimer(req)
+	if err != nil {
+		a.refuse(req, tx, err)
+		return
+	}
+	c := a.newCall(token(16), "in", StateIncoming, caller.AOR, self.AOR)
+	c.as, c.of, c.info.unseen = self, of, true
+	c.wish = Wish{Video: profiles.SendOnly}
+	leg, err := a.cfg.Media.NewLeg(LegConfig{CallID: c.id, Remote: caller.Slug, Peer: peer, Capabilities: can, Wish: c.wish, Logger: a.log})
+	if err != nil {
+		a.refuse(req, tx, err)
+		return
+	}
+	a.rung(c, req, tx, leg, caller, peer, timer, refresher)
+}
+
+// endPreviews ends those who watch this call ring.
+func (c *Call) endPreviews() {
+	if c.preview == "" {
+		return
+	}
+	for _, p := range c.a.live() {
+		if p.of == c {
+			c.a.spawn(func() { p.finish(ending{code: statusOK, words: "The ringing has ended.", bye: true}) })
+		}
+	}
+}
+
+// drop forgets a call that people never saw.
+func (a *Agent) drop(c *Call) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.calls, c.id)
+	a.order = slices.DeleteFunc(a.order, func(id string) bool { return id == c.id })
 }

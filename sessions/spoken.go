@@ -70,7 +70,7 @@ func idOf(session string, who devices.Device) string {
 func (a *Agent) busy(who devices.Device) bool {
 	n := 0
 	for _, c := range a.live() {
-		if c.as.Foreign == who.Foreign && (!who.Foreign || c.as.Slug == who.Slug) {
+		if c.of == nil && c.as.Foreign == who.Foreign && (!who.Foreign || c.as.Slug == who.Slug) {
 			n++
 		}
 	}

@@ -47,6 +47,7 @@ func guards() []guard {
 		{"signed fingerprints", "sessions/edge", "Screened"},
 		{"phone's dialog", "sessions/edge", "FirstAnswer"},
 		{"caller's own picture", "sessions", "PreviewOf"},
+		{"call of a preview", "sessions", "ShowsItsCamera"},
 		{"page of a preview", "sessions/edge", "PictureOfARingingCall"},
 		{"camera of an owner", "cmd/hallway/internal/agent", "CameraOfAnOwner"},
 		{"keepalive period", "sessions/media/rtsp", "MisbehavingCameras/all/a_keepalive"},

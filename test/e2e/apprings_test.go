@@ -265,6 +265,19 @@ func TestAppRingsThreePanels(t *testing.T) {
 	in := fridge.incoming()
 	wall.wait("text=Hub is calling")
 	shelf.wait("text=Hub is calling")
+	for _, b := range []*browser{wall, shelf} { // a device that calls shows its camera as a page does
+		b.soon(10*time.Second, "the panel shows the caller before it accepts", func() bool {
+			var width int
+			b.run(`const v = document.querySelector(".call video"); return v && v.currentTime > 0 ? v.videoWidth : 0`, &width)
+			return width > 0
+		})
+		if s, got := b.heard(), b.captured(); s.Energy != 0 || got != "" {
+			t.Errorf("before it accepts it hears %v and opened %s", s.Energy, got)
+		}
+	}
+	if calls := hub.calls(); len(calls) != 1 {
+		t.Errorf("people see the previews as calls: %+v", calls)
+	}
 	began := time.Now()
 	wall.click(button("Accept without picture"))
 	shelf.wait("text=Wall took it")
