@@ -111,3 +111,26 @@ func TestCallerShowsItsCameraWhileItRings(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// What others write about a picture, and about who took a call, is nobody's but the caller's own
+// and a name of the home, or nothing.
+func FuzzCallInfoAndReason(f *testing.F) {
+	home := devices.HomeID{0xaa}
+	anna, secret := devices.AOR{Slug: "anna", Home: home}, strings.Repeat("0a", 16)
+	f.Add("<"+anna.String()+";gr="+secret+">;purpose=preview", ReasonElsewhere(anna).Value())
+	f.Add("<sip:a@b;gr=<>>;purpose=preview,<", `SIP;cause=200;by="sip:@.home.arpa"`)
+	dir := devices.Fold(devices.Inputs{Roster: &devices.Roster{Home: home, Rooms: map[string]devices.Room{"anna": {Slug: "anna", Name: "Anna"}}}})
+	a := &Agent{cfg: Config{Resolver: func() Resolver { return dir }}}
+	f.Fuzz(func(t *testing.T, info, reason string) {
+		req := sip.NewRequest(sip.INVITE, sip.Uri{})
+		req.AppendHeader(&sip.FromHeader{Address: uri(anna)})
+		req.AppendHeader(sip.NewHeader("Call-Info", info))
+		req.AppendHeader(sip.NewHeader("Reason", reason))
+		if got, err := PreviewOf(req); got != "" && (err != nil || !previewToken.MatchString(got) || !strings.Contains(info, anna.Slug)) {
+			t.Errorf("%q is taken for the picture %q (%v)", info, got, err)
+		}
+		if by, _ := a.takenBy(req); by != "" && by != "anna" {
+			t.Errorf("%q says that %q took it", reason, by)
+		}
+	})
+}
