@@ -109,6 +109,7 @@ type Snapshot struct {
 	Persons []Person
 	Spoken  []Device // foreign devices that the home adopted, by slug
 	Bound   []Device // persons' phones, a row for each person and node, by slug
+	Panels  []Device // wall panels that are browsers, reached or not, a row for each person who has a room, by slug
 	Foreign []Foreign
 	byAOR   map[string]Resolution // by slug
 }

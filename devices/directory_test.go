@@ -64,6 +64,39 @@ func TestFoldResolvesEveryKindOfName(t *testing.T) {
 	}
 }
 
+// A browser that is a wall panel is one of its room: called with it, shown in it, reached or not.
+func TestAWallPanelIsInItsRoom(t *testing.T) {
+	in := sampleInputs()
+	in.Roster.Persons["wall"] = Person{Slug: "wall", Name: "Wall", Room: "kitchen", Nodes: []NodeID{node(20)}}
+	slugs := func(s *Snapshot, slug string) (out []string) {
+		r, _ := s.Resolve(slug)
+		for _, d := range r.Devices {
+			out = append(out, d.Slug)
+		}
+		return out
+	}
+	s := Fold(in)
+	if len(s.Panels) != 1 || s.Panels[0].Status != Unreachable || !s.Panels[0].Node.IsZero() || !slices.Equal(slugs(s, "kitchen"), []string{"kitchen-panel", "kitchen-speaker"}) {
+		t.Errorf("a panel that is off: %+v, kitchen %v", s.Panels, slugs(s, "kitchen"))
+	}
+	for at, want := range map[byte]Status{1: Reachable, 2: Reachable, 3: Unreachable} {
+		in.Bindings = map[NodeID]Binding{node(20): {Node: node(at)}}
+		s = Fold(in)
+		p := s.Panels[0]
+		if p.Status != want || p.Node != node(at) || p.Room != "kitchen" || p.Class != ClassPanel || p.Person != "wall" {
+			t.Errorf("at node %d: %+v", at, p)
+		}
+		for _, name := range []string{"kitchen", "downstairs"} {
+			if !slices.Contains(slugs(s, name), "wall") {
+				t.Errorf("a call to %s does not reach the panel: %v", name, slugs(s, name))
+			}
+		}
+	}
+	if r, _ := s.Resolve("living-room"); len(r.Devices) != 1 {
+		t.Errorf("it is in another room as well: %+v", r.Devices)
+	}
+}
+
 func TestFoldStatus(t *testing.T) {
 	s := Fold(sampleInputs())
 	want := map[byte]Status{1: Reachable, 2: Reachable, 3: Unreachable, 4: NeverSeen}

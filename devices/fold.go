@@ -32,10 +32,37 @@ func Fold(in Inputs) *Snapshot {
 		s.Spoken = append(s.Spoken, foldSpoken(in, a))
 	}
 	for _, p := range s.Persons {
-		s.Bound = append(s.Bound, foldPhones(in, p)...)
+		rows := foldPhones(in, p)
+		s.Bound = append(s.Bound, rows...)
+		if p.Room != "" && len(p.Nodes) > 0 {
+			s.Panels = append(s.Panels, foldPanel(in, p, rows))
+		}
 	}
 	s.index()
 	return s
+}
+
+// foldPhone is the row of a person's phones that are not reached.
+func foldPhone(in Inputs, p Person) Device {
+	d := Device{
+		AOR: AOR{Slug: p.Slug, Home: in.Roster.Home}, Slug: p.Slug, Name: p.Name, Room: p.Room, Class: ClassPhone,
+		Status: Unreachable, Person: p.Slug, Capabilities: in.Phone.Capabilities, Behaviour: in.Phone.Behaviour,
+	}
+	if p.Room != "" {
+		d.Class = ClassPanel
+	}
+	return d
+}
+
+// foldPanel makes the one row of a wall panel: that through which it is reached, if there is one.
+func foldPanel(in Inputs, p Person, rows []Device) Device {
+	if i := slices.IndexFunc(rows, func(d Device) bool { return d.Status == Reachable }); i >= 0 {
+		return rows[i]
+	}
+	if len(rows) > 0 {
+		return rows[0]
+	}
+	return foldPhone(in, p)
 }
 
 // foldPhones makes a row for each node through which phones of a person are reached now.
@@ -48,10 +75,8 @@ func foldPhones(in Inputs, p Person) []Device {
 		}
 		d := rows[b.Node]
 		if d == nil {
-			d = &Device{
-				AOR: AOR{Slug: p.Slug, Home: in.Roster.Home}, Slug: p.Slug, Name: p.Name, Class: ClassPhone, Node: b.Node,
-				Status: Unreachable, Person: p.Slug, Capabilities: in.Phone.Capabilities, Behaviour: in.Phone.Behaviour,
-			}
+			x := foldPhone(in, p)
+			d, x.Node = &x, b.Node
 			if b.Node == in.Self || in.Live[b.Node].Reachable {
 				d.Status = Reachable
 			}

@@ -186,6 +186,10 @@ type Person struct {
 	Role  Role     `json:"role"`
 	Nodes []NodeID `json:"nodes"` // the phones, by the Node-ID of their key
 
+	// Room is the slug of the room where the phones are for good: a wall panel that is a
+	// browser. Empty: they are carried about.
+	Room string `json:"room,omitempty"`
+
 	// Until is when a guest's rights end, in Unix seconds of home time; 0: never.
 	Until int64 `json:"until,omitempty"`
 }

@@ -50,13 +50,13 @@ func (r *Roster) Allows(right Right, caller, callee NodeID, now time.Time, ok bo
 }
 
 // AllowsToPerson is Allows for the phones of a person: the person's own rule counts, then
-// that for everything.
+// that of the room where they are for good, then that for everything.
 func (r *Roster) AllowsToPerson(right Right, caller NodeID, slug string, now time.Time, ok bool) bool {
 	if !r.Knows(caller) {
 		return false
 	}
-	_, exists := r.Persons[slug]
-	return exists && r.allows(right, caller, [][]string{{slug}, {Everybody}}, now, ok)
+	p, exists := r.Persons[slug]
+	return exists && r.allows(right, caller, [][]string{{slug}, {p.Room}, {Everybody}}, now, ok)
 }
 
 // Knows reports whether a key belongs to the home now: a member's, or that of a person's phone.
@@ -119,8 +119,9 @@ func (r *Roster) named(who []string, id NodeID) bool { return r.namedWithin(who,
 
 func (r *Roster) namedWithin(who []string, id NodeID, depth int) bool {
 	m := r.Members[id]
+	at := r.Persons[r.Phones[id].Person].Room
 	return slices.ContainsFunc(who, func(slug string) bool {
-		if slug == Everybody || slug == m.Slug || slug != "" && slug == m.Room || slices.Contains(r.Persons[slug].Nodes, id) {
+		if slug == Everybody || slug == m.Slug || slug != "" && (slug == m.Room || slug == at) || slices.Contains(r.Persons[slug].Nodes, id) {
 			return true
 		}
 		g, ok := r.Groups[slug]

@@ -62,6 +62,23 @@ func TestRulesAllow(t *testing.T) {
 			t.Errorf("%s: %v", c.what, got)
 		}
 	}
+	wall := NodeID{6}
+	atWall := func(rules ...Rule) *Roster {
+		r := base(rules...)
+		r.Persons["wall"] = Person{Slug: "wall", Room: "kitchen", Nodes: []NodeID{wall}}
+		r.Phones = map[NodeID]Phone{wall: {Node: wall, Person: "wall"}}
+		return r
+	}
+	if atWall(Rule{"kitchen", RightCall, nil, ""}).AllowsToPerson(RightCall, tv, "wall", noon, true) {
+		t.Error("the rule of its room does not count for a wall panel")
+	}
+	if !atWall(Rule{"kitchen", RightCall, nil, ""}, Rule{"wall", RightCall, []string{"tv"}, ""}).AllowsToPerson(RightCall, tv, "wall", noon, true) {
+		t.Error("its own rule does not go before that of its room")
+	}
+	door := Rule{"bell", RightDoor, []string{"kitchen"}, ""}
+	if !atWall(door).Allows(RightDoor, wall, bell, noon, true) || atWall(door).Allows(RightDoor, tv, bell, noon, true) {
+		t.Error("a wall panel is not one of its room")
+	}
 	if (*Roster)(nil).Allows(RightCall, tv, panel, noon, true) {
 		t.Error("without a home somebody may call")
 	}

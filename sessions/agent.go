@@ -330,7 +330,9 @@ func (a *Agent) Calls() []CallInfo {
 	a.mu.Unlock()
 	out := make([]CallInfo, 0, len(calls))
 	for _, c := range calls {
-		out = append(out, c.Info())
+		if c.of == nil {
+			out = append(out, c.Info())
+		}
 	}
 	return out
 }
@@ -403,6 +405,9 @@ func (a *Agent) closeWatchers() {
 }
 
 func (a *Agent) tell(info CallInfo) {
+	if info.unseen {
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for ch := range a.watch {

@@ -23,6 +23,10 @@ type Call struct {
 
 	as devices.Device // who is called here: this device, or a foreign one; zero for calls from here
 
+	preview string           // of a call from here that shows its picture while it rings: the token
+	rings   []devices.NodeID // of a call from here: where each branch rings
+	of      *Call            // the ringing call whose picture this one shows; people see nothing of it
+
 	changing chan struct{} // holds one token while an offer of either side waits for its answer
 
 	mu         sync.Mutex
@@ -46,6 +50,8 @@ type ending struct {
 	words  string
 	bye    bool // the other side must be told
 	missed bool
+
+	takenBy string // slug of the device or person that was quicker
 }
 
 // unanswered is the status of an INVITE whose call ends before anybody decided: 487 when
@@ -116,6 +122,7 @@ func (c *Call) establish(d *dialog) bool {
 	c.a.mu.Lock()
 	c.a.dialogs[d.key()] = c
 	c.a.mu.Unlock()
+	c.endPreviews()
 	return true
 }
 
@@ -160,12 +167,14 @@ func (c *Call) finish(e ending) {
 		c.info.Media, c.info.Stats = d.leg.Media(), d.leg.Stats()
 	}
 	c.info.State, c.info.Ended, c.info.Code, c.info.Reason, c.info.Missed = StateEnded, time.Now(), e.code, e.words, e.missed
+	c.info.TakenBy = e.takenBy
 	d, in := c.dialog, c.incoming
 	c.info.Trouble = nil
 	c.dialog, c.incoming = nil, nil // the history keeps what people see, not two megabytes of media
 	tell := e.bye && d != nil && d.established && !d.direct(c.a)
 	c.mu.Unlock()
 	c.cancel() // ends branches that still ring
+	c.endPreviews()
 	if in != nil {
 		in.settle(e)
 	}
@@ -180,6 +189,9 @@ func (c *Call) finish(e ending) {
 		c.a.mu.Unlock()
 	}
 	close(c.freed)
+	if c.of != nil {
+		c.a.drop(c)
+	}
 	c.a.log.Info("call ended", "call", c.id, "reason", e.words)
 	c.a.tell(c.Info())
 	if tell {

@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emiago/sipgo/sip"
+
+	"github.com/hallway-home/hallway/devices"
 	"github.com/hallway-home/hallway/profiles"
 )
 
@@ -190,7 +193,7 @@ func TestRoomFirstAcceptWins(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	for _, s := range []string{"one", "three"} {
-		if got := h.phones[s].is(StateEnded); got.Missed || got.Reason != "Answered on another device." {
+		if got := h.phones[s].is(StateEnded); got.Missed || got.Reason != "Two took it." || got.TakenBy != "two" {
 			t.Errorf("%s sees %+v", s, got)
 		}
 		if h.phones[s].media.starts.Load() != 0 {
@@ -199,6 +202,36 @@ func TestRoomFirstAcceptWins(t *testing.T) {
 	}
 	if len(two.Calls()) != 1 || two.is(StateActive).Peer != "tv" {
 		t.Error("the winner lost its call")
+	}
+}
+
+// Who took a call is said by its name in the home; what is no name of the home is not shown.
+func TestTakenBy(t *testing.T) {
+	h := newHouse(t, member{slug: "tv"}, member{slug: "one"})
+	a, home := h.phones["tv"].Agent, h.roster.Home
+	for value, want := range map[string]string{
+		ReasonElsewhere(devices.AOR{Slug: "one", Home: home}).Value():                        "One took it.",
+		ReasonElsewhere(devices.AOR{}).Value():                                               "Answered on another device.",
+		ReasonElsewhere(devices.AOR{Slug: "nobody", Home: home}).Value():                     "Answered on another device.",
+		ReasonElsewhere(devices.AOR{Slug: "one", Home: devices.HomeID{1}}).Value():           "Answered on another device.",
+		`SIP;cause=200;text="Call completed elsewhere";by="Send money to <b>"`:               "Answered on another device.",
+		`SIP;cause=200;text="Call completed elsewhere";by=` + strings.Repeat("x", 100):       "Answered on another device.",
+		`SIP;cause=200;text="Call completed elsewhere";by="sip:one@` + home.Domain():         "One took it.",
+		`SIP;cause=487;text="The caller is gone.";by="sip:one@` + home.Domain() + `"`:        "",
+		`SIP;cause=503;text="a";by="sip:one@` + home.Domain() + `";more="Call is completed"`: "",
+	} {
+		req := sip.NewRequest(sip.CANCEL, sip.Uri{})
+		req.AppendHeader(sip.NewHeader("Reason", value))
+		got := ""
+		if by, ok := a.takenBy(req); ok {
+			got = a.takenWords(by)
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", value, got, want)
+		}
+	}
+	if _, ok := a.takenBy(sip.NewRequest(sip.CANCEL, sip.Uri{})); ok {
+		t.Error("without a reason nobody took it")
 	}
 }
 
@@ -214,7 +247,7 @@ func TestRoomBothAccept(t *testing.T) {
 			loser = "two"
 		}
 		if l := h.phones[loser]; len(l.Calls()) > 0 {
-			if e := l.is(StateEnded); e.Reason != "Answered on another device." || e.Missed {
+			if e := l.is(StateEnded); e.Reason != map[string]string{"one": "One", "two": "Two"}[got.Peer]+" took it." || e.TakenBy != got.Peer || e.Missed {
 				t.Errorf("the loser sees %+v", e)
 			}
 		}

@@ -129,6 +129,7 @@ type CallInfo struct {
 	Code      int          `json:"code,omitempty"`   // final SIP status
 	Reason    string       `json:"reason,omitempty"` // in plain words
 	Missed    bool         `json:"missed,omitempty"`
+	TakenBy   string       `json:"taken_by,omitempty"` // slug of the other device or person that took the call
 	Media     []MediaState `json:"media,omitempty"`
 	Hold      bool         `json:"hold,omitempty"`       // on hold, by this side
 	Muted     bool         `json:"muted,omitempty"`      // this side sends no sound
@@ -137,4 +138,6 @@ type CallInfo struct {
 	Digits    string       `json:"digits,omitempty"`     // the last that the other side pressed (DTMF), at most 32
 	Trouble   []string     `json:"trouble,omitempty"`    // what does not get through, in plain words
 	Stats     LegStats     `json:"stats"`
+
+	unseen bool // people are not told of it
 }

@@ -76,8 +76,8 @@ func StatusOf(err error) (int, string) { return statusOf(err) }
 // Better reports whether a status tells a caller more than another.
 func Better(a, b int) bool { return rank(a) < rank(b) }
 
-// ReasonElsewhere is what those hear who lost a call to another device (RFC 3326).
-func ReasonElsewhere() sip.Header { return reasonHeader(statusOK, elsewhere) }
+// ReasonGone is what those hear who accept a call that nobody waits for any more.
+func ReasonGone() sip.Header { return reasonHeader(statusCancelled, "The caller is gone.") }
 
 // Reason is a Reason header (RFC 3326).
 func Reason(code int, text string) sip.Header { return reasonHeader(code, text) }

@@ -173,6 +173,10 @@ func (a *Agent) screen(req *sip.Request, peer devices.NodeID) (self, caller devi
 }
 
 func (a *Agent) onInvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
+	if token := PreviewToken(req.Recipient); token != "" {
+		a.onPreview(req, tx, peer, token)
+		return
+	}
 	self, caller, to, err := a.screen(req, peer)
 	if err != nil {
 		a.refuse(req, tx, err)
@@ -197,9 +201,23 @@ func (a *Agent) onInvite(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID
 	}
 	// The answer is made before anything rings: what cannot work is refused unheard, and
 	// accepting costs no time. It opens no camera and no microphone.
+	a.rung(c, req, tx, leg, caller, peer, timer, refresher)
+}
+
+// rung makes the answer of a call that arrives, before anything rings.
+func (a *Agent) rung(c *Call, req *sip.Request, tx *sip.ServerTx, leg Leg, caller devices.Device, peer devices.NodeID, timer sessionTimer, refresher string) {
+	self, id := c.as, sessionOf(req)
+	if id == "" {
+		id, _, _ = strings.Cut(c.id, "-") // see idOf
+	}
 	answer, err := leg.Answer(c.ctx, req.Body())
 	if err == nil {
 		err = a.add(c)
+	}
+	if err == nil && c.of != nil && !c.of.shows(c.of.preview, peer) { // it ended in the same moment
+		c.cancel()
+		a.drop(c)
+		err = ErrUnknown
 	}
 	if err != nil {
 		_ = leg.Close()
@@ -241,7 +259,7 @@ func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []b
 	}
 	a.tell(c.Info())
 	b := a.persona(self).Behaviour
-	if b.AutoAnswer {
+	if b.AutoAnswer || c.of != nil {
 		in.verdicts <- accept
 	} else if err := in.tx.Respond(c.response(in.req, d, self, sip.StatusRinging, "Ringing")); err != nil {
 		a.log.Warn("cannot ring", "err", err)
@@ -261,11 +279,11 @@ func (c *Call) ringHere(in *incoming, self devices.Device, d *dialog, answer []b
 		c.acceptHere(in, self, d, answer)
 	case r := <-cancelled:
 		in.once.Do(func() {}) // the transaction layer has sent 487
-		words, missed := d.device.Name+" gave up calling.", true
-		if h := r.GetHeader("Reason"); h != nil && strings.Contains(h.Value(), "cause=200") {
-			words, missed = "Answered on another device.", false
+		e := ending{code: statusCancelled, words: d.device.Name + " gave up calling.", missed: true}
+		if by, taken := a.takenBy(r); taken {
+			e.words, e.missed, e.takenBy = a.takenWords(by), false, by
 		}
-		c.finish(ending{code: statusCancelled, words: words, missed: missed})
+		c.finish(e)
 	case <-in.tx.Done():
 		c.finish(ending{code: sip.StatusServiceUnavailable, words: "The connection to " + d.device.Name + " was lost.", missed: true})
 	case <-timer.C:

@@ -1,8 +1,6 @@
 package sessions
 
 import (
-	"strings"
-
 	"github.com/emiago/sipgo/sip"
 
 	"github.com/hallway-home/hallway/devices"
@@ -37,14 +35,15 @@ func (a *Agent) onBye(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
 		a.log.Debug("cannot confirm the end of a call", "err", err)
 	}
 	words := d.device.Name + " hung up."
-	if h := req.GetHeader("Reason"); h != nil && strings.Contains(h.Value(), elsewhere) {
-		words = "Answered on another device."
+	by, taken := a.takenBy(req)
+	if taken {
+		words = a.takenWords(by)
 	}
 	code, why := reasonOf(req)
 	if why != "" {
 		words = d.device.Name + " ended the call: " + why
 	}
-	c.finish(ending{code: max(code, statusOK), words: words})
+	c.finish(ending{code: max(code, statusOK), words: words, takenBy: by})
 }
 
 // reinvite answers a changed offer with what the leg can do and its person wants (RFC 3261

@@ -126,3 +126,40 @@ func reasonHeader(code int, text string) sip.Header {
 }
 
 const elsewhere = "Call completed elsewhere"
+
+// ReasonElsewhere is what those hear who lost a call to another device: a reason-extension
+// (RFC 3326 section 2, generic-param) says to whom, as a SIP URI; without one it is not said.
+func ReasonElsewhere(by devices.AOR) sip.Header {
+	value := fmt.Sprintf("SIP;cause=%d;text=%q", statusOK, elsewhere)
+	if by.Slug != "" {
+		value += fmt.Sprintf(";by=%q", by.String())
+	}
+	return sip.NewHeader("Reason", value)
+}
+
+// takenBy reads ReasonElsewhere; ok is false for every other end. by is a slug of the home, or
+// empty: what another device says of it is believed only so far.
+func (a *Agent) takenBy(req *sip.Request) (by string, ok bool) {
+	h := req.GetHeader("Reason")
+	if h == nil || !strings.Contains(h.Value(), "cause=200") && !strings.Contains(h.Value(), elsewhere) {
+		return "", false
+	}
+	_, value, _ := strings.Cut(h.Value(), `;by="`)
+	value, _, _ = strings.Cut(value, `"`)
+	var who devices.AOR
+	if who.UnmarshalText([]byte(value)) != nil {
+		return "", true
+	}
+	if r, known := a.cfg.Resolver().Resolve(who.Slug); known && r.AOR == who {
+		by = who.Slug
+	}
+	return by, true
+}
+
+// takenWords says to people who took a call.
+func (a *Agent) takenWords(by string) string {
+	if r, ok := a.cfg.Resolver().Resolve(by); ok && by != "" {
+		return r.Name + " took it."
+	}
+	return "Answered on another device."
+}

@@ -37,17 +37,21 @@ func (a *Agent) Call(target string, opt CallOptions) (*Call, error) {
 		return nil, fmt.Errorf("%q: %w", target, ErrAlone)
 	}
 	c := a.newCall(token(16), "out", StateCalling, self.AOR, res.AOR)
-	if err := a.add(c); err != nil {
-		return nil, err
-	}
 	mine := a.capability()
 	if !opt.Video {
 		c.wish.Video = profiles.Inactive
 		mine.Video = profiles.Medium{Direction: profiles.Inactive}
 	}
+	if mine.Video.Direction.Sends() {
+		c.preview = token(16)
+	}
 	branches := choose(mine, others)
 	for _, b := range branches {
+		c.rings = append(c.rings, b.device.Node)
 		c.info.Branches = append(c.info.Branches, BranchInfo{Device: b.device.Slug, Name: b.device.Name, State: string(StateCalling)})
+	}
+	if err := a.add(c); err != nil {
+		return nil, err
 	}
 	a.tell(c.Info())
 	if !a.spawn(func() { c.ring(self, res.Name, branches) }) {
@@ -219,6 +223,10 @@ func (c *Call) invite(ctx context.Context, i int, d *dialog, offer []byte) (outc
 	if self, err := a.self(); err == nil {
 		req.AppendHeader(a.contact(self))
 	}
+	if c.preview != "" {
+		u := PreviewURI(c.info.From, c.preview)
+		req.AppendHeader(sip.NewHeader("Call-Info", "<"+u.String()+">;purpose=preview"))
+	}
 	setSDP(req, offer)
 	d.invite = req
 	var final *sip.Response
@@ -245,8 +253,8 @@ func (c *Call) invite(ctx context.Context, i int, d *dialog, offer []byte) (outc
 func (c *Call) reasonFor(d *dialog) sip.Header {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dialog != nil && c.dialog != d {
-		return reasonHeader(statusOK, elsewhere)
+	if won := c.info.Peer; won != "" && c.dialog != d {
+		return ReasonElsewhere(devices.AOR{Slug: won, Home: c.info.To.Home})
 	}
 	return nil
 }
@@ -273,7 +281,11 @@ func (c *Call) accepted(i int, d *dialog, res *sip.Response) (outcome, bool) {
 	a.ack(d, d.invite.CSeq().SeqNo)
 	d.timer = timerOf(res, true)
 	if !c.establish(d) {
-		a.spawn(func() { a.bye(d, reasonHeader(statusOK, elsewhere)) })
+		why := c.reasonFor(d)
+		if why == nil {
+			why = ReasonGone()
+		}
+		a.spawn(func() { a.bye(d, why) })
 		return outcome{code: statusCancelled}, false
 	}
 	c.branchState(i, "answered", 0)

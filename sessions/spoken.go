@@ -53,7 +53,7 @@ func (a *Agent) callee(u sip.Uri, self devices.Device) (who devices.Device, to d
 		_, ok = a.speaks(who.Slug)
 		return who, r.AOR, ok
 	}
-	return self, r.AOR, slices.ContainsFunc(r.Devices, func(d devices.Device) bool { return d.Node == self.Node && !d.Foreign })
+	return self, r.AOR, slices.ContainsFunc(r.Devices, func(d devices.Device) bool { return d.Node == self.Node && !d.Foreign && d.Person == "" })
 }
 
 // idOf names a call at this node. A call to a room may reach it twice, as itself and as a
@@ -70,7 +70,7 @@ func idOf(session string, who devices.Device) string {
 func (a *Agent) busy(who devices.Device) bool {
 	n := 0
 	for _, c := range a.live() {
-		if c.as.Foreign == who.Foreign && (!who.Foreign || c.as.Slug == who.Slug) {
+		if c.of == nil && c.as.Foreign == who.Foreign && (!who.Foreign || c.as.Slug == who.Slug) {
 			n++
 		}
 	}

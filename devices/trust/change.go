@@ -165,7 +165,7 @@ func (l *Log) Recover(code RecoveryCode, self devices.NodeID, remove ...string) 
 }
 
 // Rename changes what people read; the slug, and with it the SIP URI, stays. A room
-// given with a device moves it there.
+// given with a device or person moves it there.
 func (l *Log) Rename(key *ecdsa.PrivateKey, slug, name, room string) error {
 	r := l.Roster()
 	if r == nil {
@@ -177,7 +177,7 @@ func (l *Log) Rename(key *ecdsa.PrivateKey, slug, name, room string) error {
 	} else if g, ok := r.Groups[slug]; ok {
 		e.Kind, e.Members, e.Name = SubjectGroup, g.Members, cmp.Or(e.Name, g.Name)
 	} else if p, ok := r.Persons[slug]; ok {
-		e.Kind, e.Role, e.Nodes, e.Name = SubjectPerson, p.Role, p.Nodes, cmp.Or(e.Name, p.Name)
+		e.Kind, e.Role, e.Nodes, e.Name, e.Room = SubjectPerson, p.Role, p.Nodes, cmp.Or(e.Name, p.Name), PlainText(room)
 	} else if a, ok := r.Adopted[slug]; ok {
 		e.Op, e.Class, e.URI, e.Nodes, e.Name, e.Room = OpForeign, a.Class, a.URI, a.Speakers, cmp.Or(e.Name, a.Name), cmp.Or(PlainText(room), a.Room)
 	} else {

@@ -98,7 +98,7 @@ type Edit struct {
 	Role     devices.Role     `cbor:"9,keyasint,omitempty"`  // admit
 	Class    devices.Class    `cbor:"10,keyasint,omitempty"` // admit, genesis
 	Name     string           `cbor:"11,keyasint,omitempty"` // what people see
-	Room     string           `cbor:"12,keyasint,omitempty"` // admit: the room's name; device: move there
+	Room     string           `cbor:"12,keyasint,omitempty"` // admit: the room's name; name of a device or person: move there; phone: of the new person
 	Kind     string           `cbor:"13,keyasint,omitempty"` // name: device, room, group or person
 	Slug     string           `cbor:"14,keyasint,omitempty"` // name: which one; empty makes one
 	Node     devices.NodeID   `cbor:"15,keyasint,omitempty"` // remove, and name of a device

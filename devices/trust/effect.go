@@ -153,7 +153,14 @@ func (f *folder) name(e Edit) error {
 	case SubjectGroup:
 		return put(f.r.Groups, e, slug, devices.Group{Slug: slug, Name: e.Name, Members: e.Members})
 	case SubjectPerson:
-		return put(f.r.Persons, e, slug, devices.Person{Slug: slug, Name: e.Name, Role: e.Role, Nodes: f.phonesAnd(slug, e.Nodes), Until: f.r.Persons[slug].Until})
+		p := f.r.Persons[slug]
+		if err := put(f.r.Persons, e, slug, devices.Person{Slug: slug, Name: e.Name, Role: e.Role, Nodes: f.phonesAnd(slug, e.Nodes), Until: p.Until, Room: p.Room}); err != nil || e.Room == "" {
+			return err
+		}
+		p = f.r.Persons[slug]
+		p.Room = f.room(e.Room)
+		f.r.Persons[slug] = p
+		return nil
 	}
 	return errUnknownTag
 }
@@ -257,6 +264,12 @@ func (f *folder) forget(e Edit) error {
 				if m.Room == e.Slug {
 					m.Room = ""
 					f.r.Members[id] = m
+				}
+			}
+			for slug, p := range f.r.Persons {
+				if p.Room == e.Slug {
+					p.Room = ""
+					f.r.Persons[slug] = p
 				}
 			}
 			for slug, a := range f.r.Adopted {

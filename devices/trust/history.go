@@ -83,7 +83,7 @@ func what(e Edit, names map[devices.NodeID]string) string {
 		if e.Kind == SubjectDevice {
 			return in(node + " is called " + cmp.Or(e.Name, node))
 		}
-		return strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Kind, thing, strings.Join(e.Members, ", ")))
+		return in(strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Kind, thing, strings.Join(e.Members, ", "))))
 	case OpForeign:
 		return "foreign device " + thing
 	case OpDelete:
@@ -92,7 +92,7 @@ func what(e Edit, names map[devices.NodeID]string) string {
 		who := cmp.Or(strings.Join(e.Members, ", "), "nobody")
 		return strings.TrimSpace(fmt.Sprintf("%s on %s: %s %s", e.Right, e.Slug, who, e.Hours))
 	case OpPhone:
-		return fmt.Sprintf("the phone %s of %s joins", e.Label, cmp.Or(e.Name, e.Slug))
+		return in(fmt.Sprintf("the phone %s of %s joins", e.Label, cmp.Or(e.Name, e.Slug)))
 	case OpLost:
 		return "a phone is removed"
 	case OpPerson:

@@ -39,7 +39,7 @@ func (f *folder) phone(e Edit) error {
 	case e.Slug != "" && !ok:
 		return fmt.Errorf("%q: %w", e.Slug, ErrNotFound)
 	case e.Slug == "":
-		p = devices.Person{Slug: f.newSlug(e.Name, SubjectPerson), Name: e.Name, Role: e.Role, Until: e.At}
+		p = devices.Person{Slug: f.newSlug(e.Name, SubjectPerson), Name: e.Name, Role: e.Role, Until: e.At, Room: f.room(e.Room)}
 	}
 	p.Nodes = append(slices.Clone(p.Nodes), id)
 	f.r.Persons[p.Slug] = p
@@ -105,6 +105,7 @@ type NewPhone struct {
 	Name   string
 	Role   devices.Role
 	Until  time.Time // last moment of a guest by home time; zero: no end
+	Room   string    // of a wall panel, by name or slug
 }
 
 // AddPhone signs the edit that gives a person a phone. A key that belongs already is
@@ -116,7 +117,7 @@ func (l *Log) AddPhone(key *ecdsa.PrivateKey, p NewPhone) (devices.Phone, error)
 	}
 	e := Edit{Op: OpPhone, Nodes: []devices.NodeID{id}, Label: PlainText(p.Label), Slug: p.Person}
 	if p.Person == "" {
-		e.Name, e.Role = PlainText(cmp.Or(p.Name, "Owner")), p.Role
+		e.Name, e.Role, e.Room = PlainText(cmp.Or(p.Name, "Owner")), p.Role, PlainText(p.Room)
 		if !p.Until.IsZero() {
 			e.At = p.Until.Unix()
 		}

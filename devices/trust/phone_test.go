@@ -59,6 +59,57 @@ func TestAPersonHasPhones(t *testing.T) {
 	}
 }
 
+// A wall panel is a person with a room. It keeps it through every other change, and loses it with
+// the room; an edit without one folds as before.
+func TestAPersonLivesInARoom(t *testing.T) {
+	l := newLog(t)
+	owner := newKey(t)
+	code, err := l.Create(owner, CreateParams{HomeName: "Home", Name: "TV"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := newKey(t), newKey(t)
+	room := func(want string) {
+		t.Helper()
+		if got := l.Roster().Persons["wall"].Room; got != want {
+			t.Errorf("it is in the room %q, not %q", got, want)
+		}
+	}
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = l.AddPhone(owner, NewPhone{Key: &a.PublicKey, Label: "Tablet", Name: "Wall", Role: devices.RoleMember, Room: "Big kitchen"})
+	do(err)
+	room("big-kitchen")
+	if r := l.Roster().Rooms["big-kitchen"]; r.Name != "Big kitchen" {
+		t.Errorf("the room is %+v", r)
+	}
+	do(l.ChangePerson(owner, "wall", devices.RoleGuest, time.Unix(2_000_000_000, 0)))
+	do(l.SetPerson(owner, "wall", "Panel", devices.RoleMember, nil))
+	do(l.Rename(owner, "wall", "Wall panel", ""))
+	_, err = l.AddPhone(owner, NewPhone{Key: &b.PublicKey, Label: "Other", Person: "wall", Room: "Cellar"})
+	do(err)
+	room("big-kitchen")
+	do(l.Rename(owner, "wall", "", "Hall"))
+	room("hall")
+	if p := l.Roster().Persons["wall"]; p.Name != "Wall panel" || len(p.Nodes) != 2 || p.Until == 0 {
+		t.Errorf("%+v", p)
+	}
+	if h := l.History(); h[len(h)-1].What != "person wall is called Wall panel in Hall" {
+		t.Errorf("the log says %q", h[len(h)-1].What)
+	}
+	do(l.Checkpoint(code))
+	room("hall")
+	do(l.Delete(owner, "hall"))
+	room("")
+	if _, ok := l.Roster().Rooms["cellar"]; ok {
+		t.Error("a phone of somebody known made a room")
+	}
+}
+
 // Two owners apart: one takes a phone away, the other lists it among the person's devices, or
 // adds another. The lost one stays lost, the new one stays.
 func TestALostPhoneIsNotBroughtBackByAnEditBesideIt(t *testing.T) {

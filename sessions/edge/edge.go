@@ -82,6 +82,7 @@ type Edge struct {
 	tabs    map[string]*tab    // by phone and contact
 	bound   map[devices.NodeID]published
 	dialogs map[dialogKey]*dialog // each under two keys
+	shown   map[string]*tab       // pages whose call rings and shows its picture, by token
 }
 
 // New makes an edge and gives it to its agent, which must not run yet.
@@ -94,7 +95,7 @@ func New(cfg Config) (*Edge, error) {
 	}
 	e := &Edge{
 		cfg: cfg, agent: cfg.Agent, log: cfg.Logger, name: token(),
-		flows: map[string]*socket{}, tabs: map[string]*tab{}, bound: map[devices.NodeID]published{}, dialogs: map[dialogKey]*dialog{},
+		flows: map[string]*socket{}, tabs: map[string]*tab{}, bound: map[devices.NodeID]published{}, dialogs: map[dialogKey]*dialog{}, shown: map[string]*tab{},
 	}
 	cfg.Agent.SetEdge(e)
 	return e, nil
@@ -276,7 +277,7 @@ func (e *Edge) Take(req *sip.Request, tx *sip.ServerTx) bool {
 		e.pass(d, i, req, tx)
 		return true
 	}
-	if req.Method == sip.INVITE && sessions.MeansPhones(req.Recipient) {
+	if req.Method == sip.INVITE && (sessions.MeansPhones(req.Recipient) || e.meansPreview(req.Recipient)) {
 		e.fromMember(req, tx, peer)
 		return true
 	}

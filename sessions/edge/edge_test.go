@@ -182,7 +182,8 @@ type page struct {
 	ws      *websocket.Conn
 	print   []byte
 	seq     int
-	quiet   bool // does not want to be disturbed
+	quiet   bool   // does not want to be disturbed
+	ask     string // parameters of the next Request-URI
 }
 
 var client = &http.Client{Transport: insecure()}
@@ -269,8 +270,8 @@ func (p *page) request(method, to, branch, call, fromTag, toTag, more, body stri
 	if body != "" {
 		more += "Content-Type: application/sdp\r\n"
 	}
-	p.write(fmt.Sprintf("%s sip:%s@%s SIP/2.0\r\nVia: SIP/2.0/WSS %s.invalid;branch=z9hG4bK%s\r\nMax-Forwards: 69\r\nFrom: <sip:%s@%s>;tag=%s\r\nTo: <sip:%s@%s>%s\r\nCall-ID: %s\r\nCSeq: %d %s\r\nContact: <sip:%s@%s.invalid;transport=ws>\r\n%sContent-Length: %d\r\n\r\n%s",
-		method, to, domain, p.contact, branch, p.person, domain, fromTag, to, domain, toTag, call, p.seq, method, p.contact, p.contact, more, len(body), body))
+	p.write(fmt.Sprintf("%s sip:%s@%s%s SIP/2.0\r\nVia: SIP/2.0/WSS %s.invalid;branch=z9hG4bK%s\r\nMax-Forwards: 69\r\nFrom: <sip:%s@%s>;tag=%s\r\nTo: <sip:%s@%s>%s\r\nCall-ID: %s\r\nCSeq: %d %s\r\nContact: <sip:%s@%s.invalid;transport=ws>\r\n%sContent-Length: %d\r\n\r\n%s",
+		method, to, domain, p.ask, p.contact, branch, p.person, domain, fromTag, to, domain, toTag, call, p.seq, method, p.contact, p.contact, more, len(body), body))
 }
 
 // read returns the next message that is no 100.

@@ -17,17 +17,22 @@ import (
 // target is one that rings.
 type target struct {
 	end
-	ask sip.Uri // Request-URI
+	ask sip.Uri     // Request-URI
+	who devices.AOR // of the device or person
 }
 
 // place serves a call of a page: its person calls, with media that the phone has signed.
 func (e *Edge) place(s *socket, req *sip.Request, tx *sip.ServerTx) {
 	targets, caller, err := e.placed(s, req)
+	preview := ""
+	if err == nil {
+		preview, err = sessions.PreviewOf(req)
+	}
 	if err != nil {
 		e.agent.Refuse(req, tx, err)
 		return
 	}
-	e.start(req, tx, caller, targets)
+	e.start(req, tx, caller, preview, targets)
 }
 
 func (e *Edge) placed(s *socket, req *sip.Request) ([]target, end, error) {
@@ -65,6 +70,9 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 	if !ok {
 		return nil, sessions.ErrUnknown
 	}
+	if token := sessions.PreviewToken(req.Recipient); token != "" {
+		return e.previewed(r, token)
+	}
 	can := e.cfg.Capability
 	if !bytes.Contains(req.Body(), []byte("\r\nm=video")) {
 		can.Video = profiles.Medium{Direction: profiles.Inactive}
@@ -80,7 +88,7 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 		ask.UriParams, ask.Headers = sip.NewParams(), sip.NewParams()
 		switch {
 		case d.Person != "" && d.Node == e.cfg.Self:
-			pages, why := e.pages(caller, d.Person, own)
+			pages, why := e.pages(caller, d.AOR, own)
 			if why != nil {
 				err = why
 			}
@@ -91,7 +99,7 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 		case d.Foreign:
 			ask.User = d.AOR.Slug
 		}
-		out = append(out, target{end{node: d.Node}, ask})
+		out = append(out, target{end{node: d.Node}, ask, d.AOR})
 	}
 	if len(out) == 0 {
 		return nil, err
@@ -100,17 +108,17 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 }
 
 // pages are those of a person here, but not the one that calls.
-func (e *Edge) pages(caller devices.Device, person string, own *tab) ([]target, error) {
+func (e *Edge) pages(caller devices.Device, person devices.AOR, own *tab) ([]target, error) {
 	if e.cfg.MayRing != nil {
-		if err := e.cfg.MayRing(caller, person); err != nil {
+		if err := e.cfg.MayRing(caller, person.Slug); err != nil {
 			return nil, sessions.Refusal(403, err.Error())
 		}
 	}
 	var out []target
-	tabs, quiet := e.ringing(person)
+	tabs, quiet := e.ringing(person.Slug)
 	for _, t := range tabs {
 		if t != own {
-			out = append(out, target{end{tab: t}, t.contact})
+			out = append(out, target{end{tab: t}, t.contact, person})
 		}
 	}
 	if len(out) == 0 && quiet {
@@ -126,18 +134,23 @@ func (e *Edge) pages(caller devices.Device, person string, own *tab) ([]target, 
 func (e *Edge) fromMember(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
 	caller, err := e.agent.Caller(req, peer)
 	var targets []target
-	if err == nil {
-		targets, err = e.pages(caller, req.Recipient.User, nil)
+	person := devices.AOR{Slug: req.Recipient.User, Home: caller.AOR.Home}
+	switch token := sessions.PreviewToken(req.Recipient); {
+	case err != nil:
+	case token != "":
+		targets, err = e.previewedHere(person, token)
+	default:
+		targets, err = e.pages(caller, person, nil)
 	}
 	if err != nil {
 		e.agent.Refuse(req, tx, err)
 		return
 	}
-	e.start(req, tx, end{node: peer}, targets)
+	e.start(req, tx, end{node: peer}, "", targets)
 }
 
-func (e *Edge) start(req *sip.Request, tx *sip.ServerTx, caller end, targets []target) {
-	f := &fork{e: e, req: req, tx: tx, caller: caller, heard: make(chan heard), cancelled: make(chan *sip.Request, 1)}
+func (e *Edge) start(req *sip.Request, tx *sip.ServerTx, caller end, preview string, targets []target) {
+	f := &fork{e: e, req: req, tx: tx, caller: caller, preview: preview, heard: make(chan heard), cancelled: make(chan *sip.Request, 1)}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
 	if !e.agent.Spawn(func() { f.run(targets) }) {
 		f.cancel(nil)
@@ -152,12 +165,14 @@ type fork struct {
 	req       *sip.Request
 	tx        *sip.ServerTx
 	caller    end
+	preview   string          // token of its picture; see Edge.shown
 	ctx       context.Context // ends the ringing
 	cancel    context.CancelCauseFunc
 	heard     chan heard
 	cancelled chan *sip.Request
 	won, rung bool
-	gone      bool // the caller no longer waits
+	winner    devices.AOR // whose device or phone won
+	gone      bool        // the caller no longer waits
 	best      *sip.Response
 	bestCode  int
 }
@@ -191,6 +206,7 @@ func (f *fork) run(targets []target) {
 	if !f.tx.OnCancel(func(r *sip.Request) { f.cancelled <- r }) {
 		return // it came first
 	}
+	defer f.e.show(f)()
 	for i := range targets {
 		t := &targets[i]
 		go f.branch(t) // run waits for it: each says one final word
@@ -284,16 +300,16 @@ func (f *fork) failed(res *sip.Response, code int) {
 func (f *fork) answered(h heard) {
 	d := f.dialog(h)
 	if !f.won && !f.gone && f.e.begin(d) {
-		f.won = true
+		f.won, f.winner = true, h.t.who
 		if f.respond(back(h.res)) {
-			f.cancel(because{sessions.ReasonElsewhere()})
+			f.cancel(because{sessions.ReasonElsewhere(f.winner)})
 			return
 		}
 		f.e.forget(d)
 	}
-	why := sessions.ReasonElsewhere()
+	why := sessions.ReasonElsewhere(f.winner)
 	if !f.won {
-		why = sessions.Reason(487, "The caller is gone.")
+		why = sessions.ReasonGone()
 	}
 	f.won = true // nothing more is passed on
 	f.cancel(nil)

@@ -68,7 +68,7 @@ func TestA16_RoomWithTwoDevices(t *testing.T) {
 	one.incoming()
 	one.run("answer")
 	two.eventually(3*time.Second, "it stops ringing", func() bool { return two.call(in.ID).State == "ended" })
-	if e := two.call(in.ID); e.Missed || !strings.Contains(e.Reason, "another device") {
+	if e := two.call(in.ID); e.Missed || e.Reason != "Panel took it." {
 		t.Errorf("the loser logs %+v", e)
 	}
 	if e := tv.call(c.ID); e.State != "active" || e.Peer != "panel" {

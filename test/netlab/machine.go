@@ -69,7 +69,7 @@ func (l *Lab) Machine(s *Segment) (*Machine, error) {
 		// No IPv6 at either end, so neither says anything by itself.
 		ip("-n", l.name, "link", "set", port, "addrgenmode", "none"),
 		ip("link", "set", m.Iface, "multicast", "off", "addrgenmode", "none"),
-		ip("-n", l.name, "link", "set", port, "master", s.bridge()),
+		ip("-n", l.name, "link", "set", port, "master", s.Bridge()),
 		ip("-n", l.name, "link", "set", port, "type", "bridge_slave", "mcast_flood", "off"),
 		ip("-n", l.name, "link", "set", port, "up"),
 		ip("addr", "add", s.ipv4(machineNumber)+"/24", "dev", m.Iface),

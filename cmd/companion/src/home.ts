@@ -11,6 +11,8 @@ export const phase = signal<'starting' | 'out' | 'in'>('starting')
 export const me = signal<Session | null>(null)
 export const live = signal(false)
 export const devices = signal<Device[]>([])
+export const panels = signal<Device[]>([]) // browsers that live in a room
+export const places = computed(() => sorted([...devices.value, ...panels.value])) // what is in the rooms
 export const sighted = signal<Foreign[]>([])
 export const rooms = signal<Named[]>([])
 export const groups = signal<Named[]>([])
@@ -42,11 +44,12 @@ export async function refresh() {
 /** What the first screen shows. */
 async function readHouse() {
   const [d, r, status] = await Promise.all([
-    api<{ devices: Device[]; adopted: Device[]; foreign: Foreign[] }>('GET', '/devices'),
+    api<{ devices: Device[]; adopted: Device[]; panels?: Device[]; foreign: Foreign[] }>('GET', '/devices'),
     api<{ rooms: Named[]; groups: Named[]; persons: Person[] }>('GET', '/rooms'),
     api<{ name: string }>('GET', '/status'),
   ])
   devices.value = sorted([...d.devices, ...d.adopted])
+  panels.value = d.panels ?? [] // a device with an older version knows none
   sighted.value = sorted(d.foreign)
   rooms.value = sorted(r.rooms)
   groups.value = sorted(r.groups)

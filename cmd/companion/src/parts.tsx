@@ -44,11 +44,11 @@ export function Field({ label, hint, children }: { label: string; hint?: string;
 }
 
 /** A room of the home, or a new one by name. The value is the room's name. */
-export function RoomChoice({ room }: { room: Signal<string> }) {
+export function RoomChoice({ room, hint }: { room: Signal<string>; hint?: string }) {
   const fresh = useSignal(room.value !== '' && !rooms.value.some((r) => r.name === room.value))
   return (
     <>
-      <Field label={t('itsRoom')}>
+      <Field label={t('itsRoom')} hint={hint}>
         <select value={fresh.value ? '+' : room.value} onChange={(e) => {
           fresh.value = e.currentTarget.value === '+'
           room.value = fresh.value ? '' : e.currentTarget.value

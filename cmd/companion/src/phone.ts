@@ -1,4 +1,4 @@
-// The browser as a SIP phone. Everything that touches JsSIP is here: the rest of the app sees
+// The browser as a SIP phone. Everything that touches JsSIP is here and in preview.ts: the rest of the app sees
 // `ringer`, `current` and the functions below. Its node is registrar and proxy: GET /sip
 // says what to sign, a WebSocket there carries SIP, and the REGISTER's Hallway-Binding holds
 // the statement that the phone's own key signed (binding.ts).
@@ -11,6 +11,8 @@ import { certificate } from './certificate'
 import { Flow } from './flow'
 import { judge, read, type Quality, type Reading } from './quality'
 import type { Ability } from './rooms'
+import { end as endShown, offer as offerPreview, show as showPreview } from './preview'
+import { previewOf, takenBy } from './sip'
 
 export interface PhoneCall {
   peer: string // slug, or the name that the other side gave
@@ -27,6 +29,7 @@ export interface PhoneCall {
   since: number
   quality: Quality | ''
   why: string // it ended: the cause, or the words of the other side
+  taken: string // slug of who else took it
 }
 
 export const registered = signal(false)
@@ -40,6 +43,7 @@ interface Welcome { node: string; binding: string; aor: string }
 let ua: JsSIP.UA | null = null
 let session: RTCSession | null = null
 let previewing: RTCSession | null = null
+let aor = ''
 let domain = ''
 let through = '' // the run of a node that our calls pass
 let wanted = false
@@ -87,13 +91,17 @@ async function keep() {
 }
 
 function open(w: Welcome, lib: typeof JsSIP) {
-  domain = w.aor.split('@')[1]
+  aor = w.aor
+  domain = aor.split('@')[1]
   const made = new lib.UA({
     sockets: [new Flow(welcome)], uri: w.aor, register: false, connection_recovery_min_interval: 1, connection_recovery_max_interval: 1,
   })
   ua = made
-  made.on('newRTCSession', (e: { session: RTCSession; originator: string; request: { getHeader(n: string): string | undefined } }) => {
-    if (e.originator === 'remote') arrives(e.session, e.request.getHeader('Call-Info') ?? '')
+  made.on('newRTCSession', (e: { session: RTCSession; originator: string; request: { getHeader(n: string): string | undefined; ruri: { getParam(n: string): string | undefined }; body?: string } }) => {
+    if (e.originator !== 'remote') return
+    const gr = e.request.ruri.getParam('gr')
+    if (gr !== undefined) void showPreview(e.session, gr, e.request.body ?? '')
+    else arrives(e.session, e.request.getHeader('Call-Info') ?? '')
   })
   made.on('registered', () => { registered.value = true })
   made.on('unregistered', () => { registered.value = false })
@@ -148,7 +156,7 @@ export function disconnect() {
 function fresh(peer: string, incoming: boolean): PhoneCall {
   return {
     peer, incoming, state: 'ringing', held: false, heldThere: false, muted: false, camera: false, hasCamera: false,
-    local: null, remote: new MediaStream(), preview: null, since: Date.now(), quality: '', why: '',
+    local: null, remote: new MediaStream(), preview: null, since: Date.now(), quality: '', why: '', taken: '',
   }
 }
 
@@ -169,7 +177,7 @@ export async function dial(slug: string, can: Ability, picture: boolean) {
   try {
     const o = await options(can.speak, can.show && picture)
     if (!current.value || current.value.state === 'ended') return stopTracks()
-    watch(ua.call(`sip:${slug}@${domain}`, { ...o, rtcOfferConstraints: { offerToReceiveAudio: can.hear, offerToReceiveVideo: can.see } }))
+    watch(ua.call(`sip:${slug}@${domain}`, { ...o, extraHeaders: offerPreview(aor, o.mediaStream ?? null), rtcOfferConstraints: { offerToReceiveAudio: can.hear, offerToReceiveVideo: can.see } }))
   } catch (e) {
     over(mediaWords(e))
   }
@@ -186,18 +194,19 @@ function arrives(s: RTCSession, info: string) {
   }
   current.value = fresh(s.remote_identity.display_name || s.remote_identity.uri.user, true)
   watch(s)
-  const uri = /<(sips?:[^>]+)>\s*;[^,]*purpose=preview/.exec(info)?.[1]
-  if (uri) void preview(uri)
+  const uri = previewOf(info, s.remote_identity.uri.user, s.remote_identity.uri.host)
+  if (uri) void preview(uri, s)
 }
 
 /** While it rings, a call of its own shows the picture that the caller names. */
-async function preview(uri: string) {
+async function preview(uri: string, of: RTCSession) {
   const stream = new MediaStream()
   const pcConfig = { iceServers: [], certificates: [await certificate()] }
-  if (!ua || current.value?.state !== 'ringing') return
-  previewing = ua.call(uri, { mediaConstraints: { audio: false, video: false }, pcConfig, rtcOfferConstraints: { offerToReceiveAudio: false, offerToReceiveVideo: true } })
-  follow(previewing, stream)
-  previewing.on('confirmed', () => change({ preview: stream }))
+  if (!ua || session !== of || current.value?.state !== 'ringing') return
+  const s = ua.call(uri, { mediaConstraints: { audio: false, video: false }, pcConfig, rtcOfferConstraints: { offerToReceiveAudio: false, offerToReceiveVideo: true } })
+  previewing = s
+  follow(s, stream)
+  s.on('confirmed', () => { if (previewing === s) change({ preview: stream }) })
 }
 
 function endPreview() {
@@ -219,6 +228,7 @@ function watch(s: RTCSession) {
   follow(s, call.remote)
   s.on('confirmed', () => {
     endPreview()
+    endShown()
     change({ state: 'active', since: Date.now() })
     measure(s)
   })
@@ -231,6 +241,7 @@ function watch(s: RTCSession) {
     endPreview()
     const said = e.message as { getHeader?(n: string): string | undefined; reason_phrase?: string } | undefined
     const header = said?.getHeader?.('Reason') ?? ''
+    change({ taken: takenBy(header, domain) })
     over(/text="([^"]+)"/.exec(header)?.[1] ?? (said?.reason_phrase === 'Do Not Disturb' ? said.reason_phrase : e.cause ?? ''))
   }
   s.on('ended', ended)
@@ -254,6 +265,7 @@ function stopTracks() {
 
 /** The one way in which a call ends here: camera and microphone are freed first. */
 function over(why: string) {
+  endShown()
   stopTracks()
   change({ state: 'ended', why, local: null })
 }

@@ -6,6 +6,7 @@ import { meaning } from './codes'
 import { judge, read, type Reading } from './quality'
 import { ability, abilityWord, byRoom, callable, presenceWord, sorted, stateWord, together } from './rooms'
 import { safety } from './safety'
+import { onlyWatches, previewOf, takenBy } from './sip'
 import type { Device, Direction, Home } from './types'
 
 const device = (slug: string, audio: Direction, video: Direction, more: Partial<Device> = {}): Device =>
@@ -52,6 +53,32 @@ describe('presence', () => {
     ['unreachable', 'busy', 'unreachable'], ['never seen', 'away', 'neverSeen'], ['something new', 'free', 'present'],
   ])('a device that is %s and %s: %s', (status, presence, want) => expect(stateWord(device('x', 'sendrecv', '', { status, presence }))).toBe(want))
   test('a person', () => expect((['free', 'busy', 'dnd', 'away'] as const).map(presenceWord)).toEqual(['free', 'inCall', 'undisturbed', 'away']))
+})
+
+describe('sip', () => {
+  test.each([
+    ['SIP;cause=200;text="Call completed elsewhere";by="sip:stove@h.home.arpa"', 'stove'], ['SIP;cause=200;text="Call completed elsewhere"', ''],
+    ['SIP;cause=200;text="Call completed elsewhere";by="sip:stove@other.home.arpa"', ''], ['SIP;cause=200;text="Call completed elsewhere";by="sip:<b>@h.home.arpa"', ''],
+    ['SIP;cause=487;text="The caller is gone.";by="sip:stove@h.home.arpa"', ''], ['', ''],
+  ])('%s: %s took it', (reason, want) => expect(takenBy(reason, 'h.home.arpa')).toBe(want))
+})
+
+describe('preview', () => {
+  const gr = 'a1'.repeat(16)
+  test.each([
+    [`<sip:anna@h.home.arpa;gr=${gr}>;purpose=preview`, true], [`<sip:anna@h.home.arpa;gr=${gr}> ; purpose=preview`, true],
+    [`<sip:ben@h.home.arpa;gr=${gr}>;purpose=preview`, false], [`<sip:anna@evil.example;gr=${gr}>;purpose=preview`, false], // the one who rings would call them
+    ['<sip:anna@h.home.arpa>;purpose=preview', false], ['<sip:anna@h.home.arpa;gr=phones>;purpose=preview', false], [`<sip:anna@h.home.arpa;gr=${gr}>;purpose=icon`, false], ['', false],
+  ])('%s: %s', (info, want) => expect(previewOf(info, 'anna', 'h.home.arpa')).toBe(want ? `sip:anna@h.home.arpa;gr=${gr}` : ''))
+  const sdp = (...media: string[]) => ['v=0', 's=-', ...media].join('\r\n') + '\r\n'
+  test('an offer that only watches', () => {
+    expect(onlyWatches(sdp('m=video 9 UDP/TLS/RTP/SAVPF 96', 'a=recvonly'))).toBe(true)
+    expect(onlyWatches(sdp('m=video 9 UDP/TLS/RTP/SAVPF 96', 'a=sendrecv'))).toBe(false)
+    expect(onlyWatches(sdp('m=video 9 UDP/TLS/RTP/SAVPF 96'))).toBe(false)
+    expect(onlyWatches(sdp('m=audio 9 UDP/TLS/RTP/SAVPF 111', 'a=recvonly'))).toBe(false)
+    expect(onlyWatches(sdp('m=video 9 UDP/TLS/RTP/SAVPF 96', 'a=recvonly', 'm=audio 9 UDP/TLS/RTP/SAVPF 111', 'a=recvonly'))).toBe(false)
+    expect(onlyWatches(sdp())).toBe(false)
+  })
 })
 
 describe('quality', () => {

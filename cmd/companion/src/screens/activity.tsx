@@ -27,7 +27,7 @@ export function Activity() {
       {calls.value.length === 0 && <p class="none">{t('noCallsYet')}</p>}
       <ul class="list">
         {[...calls.value].sort((a, b) => b.started.localeCompare(a.started)).map((c) => (
-          <li key={c.id}><span><strong>{line(c)}</strong> {c.missed && <em>{t('missed')}</em>}{c.reason && <small>{c.reason}</small>}</span><time dateTime={c.started}>{when(c.started)}</time></li>
+          <li key={c.id}><span><strong>{line(c)}</strong> {c.missed && <em>{t('missed')}</em>}{c.reason && <small>{c.taken_by ? t('took', { name: name(c.taken_by) }) : c.reason}</small>}</span><time dateTime={c.started}>{when(c.started)}</time></li>
         ))}
       </ul>
       {owner.value && <>

@@ -1,22 +1,24 @@
 import { useSignal } from '@preact/signals'
 import { useEffect, useRef } from 'preact/hooks'
-import { devices, groups, persons, rooms } from '../home'
+import { devices, groups, persons, places, rooms } from '../home'
 import { answer, camera, current, dismiss, hangUp, hold, mute, press, type PhoneCall } from '../phone'
 import { Stream } from '../parts'
 import { ring } from '../ring'
 import { said, t } from '../text'
 
+const known = (slug: string) => [...devices.value, ...persons.value, ...rooms.value, ...groups.value].find((x) => x.slug === slug)?.name
+
 /** The name that people gave, for what SIP says. */
-function nameOf(slug: string) {
-  return [...devices.value, ...persons.value, ...rooms.value, ...groups.value].find((x) => x.slug === slug)?.name ?? slug
-}
+const nameOf = (slug: string) => known(slug) ?? slug
 
 function placeOf(slug: string) {
-  const d = devices.value.find((x) => x.slug === slug || x.name === slug)
+  const d = places.value.find((x) => x.slug === slug || x.name === slug)
   return rooms.value.find((r) => r.slug === d?.room)?.name ?? ''
 }
 
 function why(c: PhoneCall): string {
+  const taken = known(c.taken)
+  if (taken) return t('took', { name: taken })
   if (c.why === 'Call completed elsewhere') return t('elsewhere')
   if (c.why === 'NotAllowedError') return t('notAllowed')
   if (c.why === 'NotFoundError' || c.why === 'NotReadableError') return t('notFound')

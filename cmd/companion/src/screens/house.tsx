@@ -1,5 +1,5 @@
 import { useEffect } from 'preact/hooks'
-import { devices, groups, me, persons, rooms } from '../home'
+import { groups, me, persons, places, rooms } from '../home'
 import { dial, registered } from '../phone'
 import { ability, abilityWord, byRoom, callable, presenceWord, stateWord, together } from '../rooms'
 import { t } from '../text'
@@ -19,14 +19,15 @@ function Tile({ of: d }: { of: Device }) {
   const can = ability(d)
   const words = t(abilityWord(can))
   const now = d.fault || t(stateWord(d))
-  const ready = callable(d) && registered.value
+  const self = d.slug === me.value?.person
+  const ready = callable(d) && registered.value && !self
   return (
     <li>
       <button class="tile" data-slug={d.slug} aria-disabled={!ready} onClick={() => ready && dial(d.slug, can, true)}>
         <Icon of={d.class} />
         <strong>{d.name}</strong>
         <span class={callable(d) && d.presence === 'free' ? 'state on' : 'state'}>{now}</span>
-        <span class="can">{words}</span>
+        <span class="can">{self ? t('thisPhone') : words}</span>
       </button>
     </li>
   )
@@ -34,8 +35,8 @@ function Tile({ of: d }: { of: Device }) {
 
 export function House() {
   useEffect(() => { performance.mark('house') }, [])
-  const parts = byRoom(rooms.value, devices.value)
-  const others = persons.value.filter((p) => p.nodes?.length)
+  const parts = byRoom(rooms.value, places.value)
+  const others = persons.value.filter((p) => p.nodes?.length && !p.room)
   return (
     <>
       <h1>{t('house')}</h1>
@@ -43,7 +44,7 @@ export function House() {
       {parts.length === 0 && <p>{t('emptyHome')}</p>}
       <div class="rooms">
         {parts.map(({ room, devices: list }) => {
-          const ready = registered.value && list.some(callable)
+          const ready = registered.value && list.some((d) => callable(d) && d.slug !== me.value?.person)
           const name = room?.name ?? t('noRoom')
           return (
             <section key={room?.slug ?? ''} aria-label={name} data-room={room?.slug}>

@@ -1,7 +1,7 @@
 import { useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
 import { api, persons, refresh } from '../home'
-import { Field, Trouble, useTask } from '../parts'
+import { Field, RoomChoice, Trouble, useTask } from '../parts'
 import { QR } from '../qr'
 import { t } from '../text'
 import type { PhoneWindow } from '../types'
@@ -12,6 +12,7 @@ export function Invite() {
   const name = useSignal('')
   const role = useSignal('member')
   const until = useSignal('')
+  const room = useSignal('')
   const win = useSignal<PhoneWindow | null>(null)
   const { busy, failed, run } = useTask()
   const state = win.value?.state
@@ -22,7 +23,7 @@ export function Invite() {
   }, [state])
   useEffect(() => { if (state === 'paired') void refresh() }, [state])
   const open = () => run(async () => {
-    const asked = person.value ? { person: person.value } : { name: name.value, role: role.value, ...(role.value === 'guest' && until.value ? { until: new Date(until.value).toISOString() } : {}) }
+    const asked = person.value ? { person: person.value } : { name: name.value, role: role.value, room: room.value, ...(role.value === 'guest' && until.value ? { until: new Date(until.value).toISOString() } : {}) }
     win.value = await api<PhoneWindow>('POST', '/phones/window', asked)
   })
   const confirm = (accept: boolean) => run(async () => {
@@ -50,6 +51,7 @@ export function Invite() {
               <select value={role.value} onChange={(e) => { role.value = e.currentTarget.value }}>{(['member', 'guest', 'owner'] as const).map((r) => <option key={r} value={r}>{t(r)}</option>)}</select>
             </Field>
             {role.value === 'guest' && <Field label={t('until')}><input type="datetime-local" value={until.value} onInput={(e) => { until.value = e.currentTarget.value }} /></Field>}
+            <RoomChoice room={room} hint={t('panelRoom')} />
           </>}
           <button class="go" disabled={busy.value}>{t('makeInvite')}</button>
         </form>

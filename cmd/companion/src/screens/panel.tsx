@@ -1,6 +1,6 @@
 import { useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
-import { armed as wasArmed, devices, live, rooms } from '../home'
+import { armed as wasArmed, live, me, places, rooms } from '../home'
 import { dial, quiet, registered } from '../phone'
 import { byRoom, callable, together } from '../rooms'
 import { arm } from '../ring'
@@ -36,7 +36,7 @@ export function Panel() {
       <p role="status"><span class={ready ? 'state on' : 'state'}>{t(!ready ? 'notReady' : quiet.value ? 'undisturbed' : 'ready')}</span></p>
       {!sounds.value && <button class="go" onClick={async () => { sounds.value = await arm() }}>{t('tapSound')}</button>}
       <ul class="tiles">
-        {byRoom(rooms.value, devices.value).map(({ room, devices: list }) => {
+        {byRoom(rooms.value, places.value.filter((d) => d.slug !== me.value?.person)).map(({ room, devices: list }) => {
           if (!room || !list.length) return null
           const may = registered.value && list.some(callable)
           return <li key={room.slug}><button class="tile" data-slug={room.slug} aria-disabled={!may} onClick={() => may && dial(room.slug, together(list), true)}><strong>{room.name}</strong><span class="can">{list.map((d) => d.name).join(', ')}</span></button></li>

@@ -31,9 +31,9 @@ export function People() {
       <ul class="list">
         {persons.value.map((p) => (
           <li key={p.slug} data-slug={p.slug}>
-            <span><strong>{p.name}</strong> <small>{roleWord(p.role)}{p.until ? ` · ${t('until')} ${when(p.until * 1000)}` : ''}</small></span>
+            <span><strong>{p.name}</strong> <small>{p.room && `${t('panel')}, ${rooms.value.find((r) => r.slug === p.room)?.name ?? p.room} · `}{roleWord(p.role)}{p.until ? ` · ${t('until')} ${when(p.until * 1000)}` : ''}</small></span>
             {owner.value && <span class="row">
-              <Rename of={p} />
+              <Rename of={p} room={rooms.value.find((r) => r.slug === p.room)?.name ?? ''} hint={t('panelRoom')} />
               <select aria-label={`${t('role')}: ${p.name}`} value={p.role === 'device' ? 'member' : p.role} onChange={(e) => {
                 const role = e.currentTarget.value
                 void run(async () => { await api('PATCH', `/home/persons/${p.slug}`, { role }).finally(refresh) })
@@ -68,23 +68,23 @@ export function People() {
   )
 }
 
-function Rename({ of, room }: { of: Named; room?: string }) {
+function Rename({ of, room, hint }: { of: Named; room: string; hint?: string }) {
   const open = useSignal(false)
   const name = useSignal(of.name)
-  const place = useSignal(room ?? '')
+  const place = useSignal(room)
   const { busy, failed, run } = useTask()
-  if (!open.value) return <button onClick={() => { name.value = of.name; place.value = room ?? ''; open.value = true }}>{t('rename')}</button>
+  if (!open.value) return <button onClick={() => { name.value = of.name; place.value = room; open.value = true }}>{t('rename')}</button>
   return (
     <form class="wide" onSubmit={(e) => {
       e.preventDefault()
       void run(async () => {
-        await api('PATCH', `/home/names/${of.slug}`, room === undefined || place.value === room ? { name: name.value } : { name: name.value, room: place.value })
+        await api('PATCH', `/home/names/${of.slug}`, place.value === room ? { name: name.value } : { name: name.value, room: place.value })
         await refresh()
         open.value = false
       })
     }}>
       <Field label={t('itsName')}><input name="name" value={name.value} maxLength={64} required onInput={(e) => { name.value = e.currentTarget.value }} /></Field>
-      {room !== undefined && <RoomChoice room={place as Signal<string>} />}
+      <RoomChoice room={place as Signal<string>} hint={hint} />
       <div class="row"><button class="go" disabled={busy.value}>{t('save')}</button><button type="button" onClick={() => { open.value = false }}>{t('cancel')}</button></div>
       <Trouble of={failed} />
     </form>

@@ -67,6 +67,9 @@ func (a *Agent) OpenPhones(req api.PhoneRequest) (api.PhoneWindow, error) {
 	if req.Role != devices.RoleGuest && !req.Until.IsZero() {
 		return api.PhoneWindow{}, fmt.Errorf("%w: only a guest has a last day", api.ErrInput)
 	}
+	if req.Person != "" && req.Room != "" {
+		return api.PhoneWindow{}, fmt.Errorf("%w: %s belongs to the home already; `hallway home rename` moves somebody to a room", api.ErrInput, req.Name)
+	}
 	a.phones.mu.Lock()
 	defer a.phones.mu.Unlock()
 	if a.phones.win != nil {
@@ -186,7 +189,7 @@ func (a *Agent) letIn(p web.Phone) (bool, error) {
 		return in, err
 	}
 	req := a.phones.req
-	added, err := a.roster.AddPhone(a.key, trust.NewPhone{Key: pub, Label: cmp.Or(p.Name, "Phone"), Person: req.Person, Name: req.Name, Role: req.Role, Until: req.Until})
+	added, err := a.roster.AddPhone(a.key, trust.NewPhone{Key: pub, Label: cmp.Or(p.Name, "Phone"), Person: req.Person, Name: req.Name, Role: req.Role, Until: req.Until, Room: req.Room})
 	if err != nil {
 		return false, err
 	}

@@ -171,6 +171,7 @@ type PersonNow struct {
 type Devices struct {
 	Devices []devices.Device  `json:"devices"`
 	Adopted []devices.Device  `json:"adopted" doc:"foreign devices that have a name here; node is the one that speaks for it"`
+	Panels  []devices.Device  `json:"panels" doc:"wall panels that are browsers: persons who have a room; node is the one through which it is reached"`
 	Foreign []devices.Foreign `json:"foreign"`
 }
 

@@ -38,6 +38,7 @@ type PhoneRequest struct {
 	Name    string       `json:"name,omitempty" maxLength:"64"`
 	Role    devices.Role `json:"role,omitempty" enum:"owner,member,guest" doc:"owner for the first person of a home, else member"`
 	Until   time.Time    `json:"until,omitzero" doc:"guest only: when their rights end"`
+	Room    string       `json:"room,omitempty" maxLength:"64" doc:"somebody new who is a wall panel: the name of its room, which may be new"`
 	Minutes int          `json:"minutes,omitempty" minimum:"0" maximum:"15"`
 	Trusted bool         `json:"trusted,omitempty" doc:"the phone trusts the home's certificate already and its words were compared: nobody needs to confirm it"`
 }

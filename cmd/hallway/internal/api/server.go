@@ -148,7 +148,7 @@ func reads(a huma.API, b Backend) {
 	get(a, "process", "/process", "Goroutines, memory and open files of the agent", func() (Process, error) { return b.Process(), nil })
 	get(a, "devices", "/devices", "Members of the home, and what else is in sight", func() (Devices, error) {
 		s := b.Directory()
-		return Devices{orEmpty(s.Devices), orEmpty(s.Spoken), orEmpty(s.Foreign)}, nil
+		return Devices{orEmpty(s.Devices), orEmpty(s.Spoken), orEmpty(s.Panels), orEmpty(s.Foreign)}, nil
 	})
 	get(a, "rooms", "/rooms", "Rooms, groups and persons", func() (Rooms, error) {
 		s := b.Directory()

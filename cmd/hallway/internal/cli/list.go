@@ -66,6 +66,13 @@ func (a *app) devicesTable(d api.Devices) {
 		}
 		rows = append(rows, []string{x.Slug, x.Name, orDash(x.Room), string(x.Class), statusWords(x), can(x.Capabilities), by})
 	}
+	for _, x := range d.Panels {
+		by := ""
+		if n := names[x.Node]; n != "" {
+			by = "a browser, through " + n
+		}
+		rows = append(rows, []string{x.Slug, x.Name, orDash(x.Room), string(x.Class), string(x.Status), can(x.Capabilities), by})
+	}
 	if len(rows) == 0 {
 		a.say("No devices yet. `hallway home create` makes a home; `hallway pair` joins one.")
 	} else {

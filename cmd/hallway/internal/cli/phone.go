@@ -31,6 +31,7 @@ func (a *app) phoneCmd() *cobra.Command {
 	fl.StringVar(&req.Person, "person", "", "a person of the home who gets another phone")
 	fl.StringVar(&role, "role", "", "owner, member or guest (default: owner for the first person, else member)")
 	fl.StringVar(&until, "until", "", "a guest's last day, such as 2026-12-31")
+	fl.StringVar(&req.Room, "room", "", "for a wall panel: the room where it is; a call to the room rings there")
 	fl.IntVar(&req.Minutes, "minutes", 0, "how long the code works (default 3, at most 15)")
 	fl.BoolVar(&req.Trusted, "trusted", false, "the phone trusts the home's certificate already, and the words were compared")
 	fl.BoolVar(&noWait, "no-wait", false, "show the code and return")

@@ -217,7 +217,7 @@ func (a *app) homeRenameCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "rename NAME NEW-NAME", Short: "Change what people read; the URI stays", Args: exactly(2), RunE: func(cmd *cobra.Command, args []string) error {
 		return a.do(cmd.Context(), http.MethodPatch, "/home/names/"+api.Escape(args[0]), map[string]string{"name": args[1], "room": room}, "Renamed.")
 	}}
-	cmd.Flags().StringVar(&room, "room", "", "also move the device to this room")
+	cmd.Flags().StringVar(&room, "room", "", "also move the device, or the person who is a wall panel, to this room")
 	return cmd
 }
 
