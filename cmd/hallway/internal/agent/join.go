@@ -243,8 +243,12 @@ func (a *Agent) Identify(ctx context.Context, req api.AddRequest) (api.Candidate
 		return api.Candidate{}, err
 	}
 	c := &candidate{code: code, link: link, addrs: addrs, end: end}
+	asked := context.AfterFunc(ctx, end) // until it is proved it does not
 	if err = link.Prove(string(code)); err == nil {
 		c.about, err = link.Identify()
+	}
+	if !asked() {
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		end()
