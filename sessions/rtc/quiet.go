@@ -73,9 +73,9 @@ func (c *quietConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 		return 0, netip.AddrPort{}, err
 	}
 	from := c.in.from
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&from.Port))[:])
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&from.Port))[:]) //nolint:gosec // as package net does
 	if !c.six {
-		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&from))
+		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&from)) //nolint:gosec // a sockaddr of this family
 		return c.in.n, netip.AddrPortFrom(netip.AddrFrom4(four.Addr), port), nil
 	}
 	return c.in.n, netip.AddrPortFrom(netip.AddrFrom16(from.Addr), port), nil
@@ -85,7 +85,7 @@ func (c *quietConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 func (c *quietConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	var six unix.RawSockaddrInet6
 	size := uintptr(unix.SizeofSockaddrInet6)
-	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&six.Port))[:], to.Port())
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&six.Port))[:], to.Port()) //nolint:gosec // as package net does
 	if c.six {
 		six.Family, six.Addr = unix.AF_INET6, to.Addr().As16()
 	} else {
