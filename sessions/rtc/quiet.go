@@ -89,14 +89,14 @@ func (c *quietConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	if c.six {
 		six.Family, six.Addr = unix.AF_INET6, to.Addr().As16()
 	} else {
-		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&six))
+		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&six)) //nolint:gosec // a sockaddr of this family
 		four.Family, four.Addr, size = unix.AF_INET, to.Addr().Unmap().As4(), unix.SizeofSockaddrInet4
 	}
 	var n int
 	var err error
 	wait := c.raw.Write(func(fd uintptr) bool {
 		for {
-			r, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, uintptr(unsafe.Pointer(&six)), size)
+			r, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, uintptr(unsafe.Pointer(&six)), size) //nolint:gosec // as package syscall does
 			switch errno {
 			case 0:
 				n, err = int(r), nil
