@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -14,14 +15,17 @@ import (
 // quietConn is a UDP socket that is read and written without telling Go's scheduler of it, as
 // the member port is (devices/overlay/quiet.go): a call without media sends a few packets a
 // second, and what each costs is mostly the thread that the scheduler wakes. It can be read
-// by one goroutine at a time, and written and closed by any.
+// by one goroutine at a time, and written and closed by any. A socket on a link-local address is
+// bound to its link: peers have no zone, so that they compare equal to their candidates.
 type quietConn struct {
 	*net.UDPConn
 
-	raw  syscall.RawConn
-	six  bool   // AF_INET6
-	zone string // of the address it is bound to; its peers compare equal to candidates without one
-	in   inward
+	raw syscall.RawConn
+	six bool // AF_INET6
+	in  inward
+
+	writing sync.Mutex
+	out     outward
 }
 
 // inward is one read; it is kept so that a read allocates nothing.
@@ -38,8 +42,8 @@ func newQuietConn(c *net.UDPConn, at netip.Addr) (*quietConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &quietConn{UDPConn: c, raw: raw, six: at.Is6(), zone: at.Zone()}
-	q.in.step = q.in.read
+	q := &quietConn{UDPConn: c, raw: raw, six: at.Is6()}
+	q.in.step, q.out.step = q.in.read, q.out.write
 	return q, nil
 }
 
@@ -83,38 +87,51 @@ func (c *quietConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 
 // WriteToAddrPort implements ice.AddrPortReaderWriter.
 func (c *quietConn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	var six unix.RawSockaddrInet6
-	size := uintptr(unix.SizeofSockaddrInet6)
-	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&six.Port))[:], to.Port()) //nolint:gosec // as package net does
+	c.writing.Lock() // the poller lets one in at a time anyway
+	defer c.writing.Unlock()
+	o := &c.out
+	o.b, o.size, o.to, o.err = b, unix.SizeofSockaddrInet6, unix.RawSockaddrInet6{}, nil
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&o.to.Port))[:], to.Port()) //nolint:gosec // as package net does
 	if c.six {
-		six.Family, six.Addr = unix.AF_INET6, to.Addr().As16()
+		o.to.Family, o.to.Addr = unix.AF_INET6, to.Addr().As16()
 	} else {
-		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&six)) //nolint:gosec // a sockaddr of this family
-		four.Family, four.Addr, size = unix.AF_INET, to.Addr().Unmap().As4(), unix.SizeofSockaddrInet4
+		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&o.to)) //nolint:gosec // a sockaddr of this family
+		four.Family, four.Addr, o.size = unix.AF_INET, to.Addr().Unmap().As4(), unix.SizeofSockaddrInet4
 	}
-	var n int
-	var err error
-	wait := c.raw.Write(func(fd uintptr) bool {
-		for {
-			r, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, uintptr(unsafe.Pointer(&six)), size) //nolint:gosec // as package syscall does
-			switch errno {
-			case 0:
-				n, err = int(r), nil
-			case syscall.EINTR:
-				continue
-			case syscall.EAGAIN:
-				return false
-			default:
-				n, err = 0, errno
-			}
-			return true
+	err := c.raw.Write(o.step)
+	o.b = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case o.err != nil:
+		return 0, &net.OpError{Op: "write", Net: "udp", Source: c.LocalAddr(), Err: os.NewSyscallError("sendto", o.err)}
+	}
+	return o.n, nil
+}
+
+// outward is one write; it is kept so that a write allocates nothing.
+type outward struct {
+	b    []byte
+	to   unix.RawSockaddrInet6 // the longer of the two
+	size uintptr
+	n    int
+	err  error
+	step func(fd uintptr) (done bool)
+}
+
+func (o *outward) write(fd uintptr) bool {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.b))), uintptr(len(o.b)), 0, uintptr(unsafe.Pointer(&o.to)), o.size) //nolint:gosec // as package syscall does
+		switch errno {
+		case 0:
+			o.n = int(n)
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return false
+		default:
+			o.n, o.err = 0, errno
 		}
-	})
-	if wait != nil {
-		return 0, wait
+		return true
 	}
-	if err != nil {
-		err = &net.OpError{Op: "write", Net: "udp", Source: c.LocalAddr(), Err: os.NewSyscallError("sendto", err)}
-	}
-	return n, err
 }
