@@ -114,13 +114,13 @@ func short(a *api, to string) (time.Duration, error) {
 	return took, a.do("DELETE", "/calls/"+c.ID, nil, nil)
 }
 
-// HALLWAY_CALLS short calls with sound and picture (400 without it; 10,000 when it
+// HALLWAY_CALLS short calls with sound and picture (200 without it; 10,000 when it
 // matters), four at a time: at the end caller and called use as many files as before, at
 // most five more goroutines and five percent more memory.
 func TestSoak_ShortCalls(t *testing.T) {
 	total, err := strconv.Atoi(os.Getenv("HALLWAY_CALLS"))
 	if err != nil {
-		total = 400
+		total = 200
 	}
 	l := newLab(t)
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", clip(t, 440)).start().found()
