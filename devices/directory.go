@@ -56,8 +56,10 @@ type BoundPhone struct {
 type Binding struct {
 	Node         NodeID
 	Fingerprints [][]byte
-	Quiet        bool // its person does not want to be disturbed on it
-	Busy         bool // in a call, as the node says
+	Quiet        bool   // its person does not want to be disturbed on it
+	Busy         bool   // in a call, as the node says
+	WakesBy      string // host of the push service that wakes it once its page is closed; empty: none does
+	Asleep       bool   // as the node says: its page is closed
 }
 
 // AORKind says what sort of thing an AOR names.
@@ -79,6 +81,7 @@ type Resolution struct {
 	Kind    AORKind  `json:"kind"`
 	Name    string   `json:"name"`
 	Devices []Device `json:"devices"`
+	Asleep  []NodeID `json:"-"` // phones of persons that are not reached, but can be woken
 }
 
 // Inputs is everything the directory is folded from.
@@ -112,12 +115,29 @@ type Snapshot struct {
 	Panels  []Device // wall panels that are browsers, reached or not, a row for each person who has a room, by slug
 	Foreign []Foreign
 	byAOR   map[string]Resolution // by slug
+	asleep  map[string][]NodeID   // phones that can be woken, by person
+	wakesBy map[string][]string   // hosts of push services, by person
 }
 
 // Resolve looks an AOR's slug up, locally and without asking anybody.
 func (s *Snapshot) Resolve(slug string) (Resolution, bool) {
 	r, ok := s.byAOR[slug]
 	return r, ok
+}
+
+// WakesBy lists the hosts of the push services that wake phones of a person.
+func (s *Snapshot) WakesBy(person string) []string { return s.wakesBy[person] }
+
+// Awake finds the row through which a phone is reached now, with that phone alone.
+func (s *Snapshot) Awake(phone NodeID) (Device, bool) {
+	for _, d := range s.Bound {
+		i := slices.IndexFunc(d.Phones, func(p BoundPhone) bool { return p.ID == phone })
+		if i >= 0 && d.Status == Reachable {
+			d.Phones = []BoundPhone{d.Phones[i]}
+			return d, true
+		}
+	}
+	return Device{}, false
 }
 
 // Device returns the row of a member node.

@@ -15,7 +15,7 @@ const maxGroupDepth = 4
 // give equal snapshots. Only the roster makes a member and only a member's own record
 // fills its row; a foreign thing never becomes a device by itself.
 func Fold(in Inputs) *Snapshot {
-	s := &Snapshot{byAOR: map[string]Resolution{}, Foreign: slices.Clone(in.Foreign)}
+	s := &Snapshot{byAOR: map[string]Resolution{}, asleep: map[string][]NodeID{}, wakesBy: map[string][]string{}, Foreign: slices.Clone(in.Foreign)}
 	slices.SortFunc(s.Foreign, func(a, b Foreign) int { return cmp.Compare(a.ID, b.ID) })
 	if in.Roster == nil {
 		return s
@@ -34,6 +34,7 @@ func Fold(in Inputs) *Snapshot {
 	for _, p := range s.Persons {
 		rows := foldPhones(in, p)
 		s.Bound = append(s.Bound, rows...)
+		s.foldWakes(in, p)
 		if p.Room != "" && len(p.Nodes) > 0 {
 			s.Panels = append(s.Panels, foldPanel(in, p, rows))
 		}
@@ -70,14 +71,14 @@ func foldPhones(in Inputs, p Person) []Device {
 	rows := map[NodeID]*Device{}
 	for _, id := range p.Nodes {
 		b, ok := in.Bindings[id]
-		if !ok || !in.Roster.Has(b.Node) {
+		if !ok || b.Asleep || !in.Roster.Has(b.Node) {
 			continue
 		}
 		d := rows[b.Node]
 		if d == nil {
 			x := foldPhone(in, p)
 			d, x.Node = &x, b.Node
-			if b.Node == in.Self || in.Live[b.Node].Reachable {
+			if in.reached(b.Node) {
 				d.Status = Reachable
 			}
 			rows[b.Node] = d
@@ -93,6 +94,26 @@ func foldPhones(in Inputs, p Person) []Device {
 	slices.SortFunc(out, func(a, b Device) int { return cmp.Compare(a.Node.String(), b.Node.String()) })
 	return out
 }
+
+// foldWakes notes which phones of a person can be woken, and by whom. One that does not want to be disturbed is left
+// alone. The node through which it was reached last may be gone with it.
+func (s *Snapshot) foldWakes(in Inputs, p Person) {
+	for _, id := range p.Nodes {
+		b := in.Bindings[id]
+		if b.WakesBy == "" {
+			continue
+		}
+		if !slices.Contains(s.wakesBy[p.Slug], b.WakesBy) {
+			s.wakesBy[p.Slug] = append(s.wakesBy[p.Slug], b.WakesBy)
+		}
+		if !b.Quiet && (b.Asleep || !in.reached(b.Node)) {
+			s.asleep[p.Slug] = append(s.asleep[p.Slug], id)
+		}
+	}
+}
+
+// reached reports whether a node has a flow to this one, or is it.
+func (in Inputs) reached(id NodeID) bool { return id == in.Self || in.Live[id].Reachable }
 
 func foldDevice(in Inputs, id NodeID, m Member) Device {
 	d := Device{
@@ -137,7 +158,7 @@ func foldSpoken(in Inputs, a Adopted) Device {
 		if known {
 			rank, status = 1, Unreachable
 		}
-		if known && (id == in.Self || in.Live[id].Reachable) {
+		if known && in.reached(id) {
 			rank = 2
 			if rec.Fault == "" {
 				rank, status = 3, Reachable
@@ -164,7 +185,9 @@ func sortedValues[T any](m map[string]T) []T {
 // index fills byAOR. Slugs share one name space, so no entry hides another.
 func (s *Snapshot) index() {
 	add := func(kind AORKind, slug, name string, devices []Device) {
-		s.byAOR[slug] = Resolution{AOR: AOR{Slug: slug, Home: s.Home}, Kind: kind, Name: name, Devices: devices}
+		s.byAOR[slug] = Resolution{AOR: AOR{Slug: slug, Home: s.Home}, Kind: kind, Name: name, Devices: devices, Asleep: s.sleepers(func(p Person) bool {
+			return kind == KindPerson && p.Slug == slug || kind == KindRoom && p.Room == slug
+		})}
 	}
 	for _, d := range s.Devices {
 		add(KindDevice, d.Slug, d.Name, []Device{d})
@@ -184,7 +207,21 @@ func (s *Snapshot) index() {
 		in := map[string]bool{}
 		s.collect(g, in, maxGroupDepth)
 		add(KindGroup, g.Slug, g.Name, s.where(func(d Device) bool { return in[d.Slug] }))
+		r := s.byAOR[g.Slug]
+		r.Asleep = s.sleepers(func(p Person) bool { return in[p.Slug] || in[p.Room] })
+		s.byAOR[g.Slug] = r
 	}
+}
+
+// sleepers are the phones of those persons that can be woken.
+func (s *Snapshot) sleepers(of func(Person) bool) []NodeID {
+	var out []NodeID
+	for _, p := range s.Persons {
+		if of(p) {
+			out = append(out, s.asleep[p.Slug]...)
+		}
+	}
+	return out
 }
 
 func (s *Snapshot) where(keep func(Device) bool) []Device {
@@ -198,8 +235,8 @@ func (s *Snapshot) where(keep func(Device) bool) []Device {
 	return out
 }
 
-// collect gathers the device slugs of a group; members may be devices, rooms, persons
-// and groups.
+// collect gathers the members of a group, which may be devices, rooms, persons and groups, and the slugs of the
+// devices behind them.
 func (s *Snapshot) collect(g Group, into map[string]bool, depth int) {
 	if depth == 0 {
 		return
@@ -209,6 +246,7 @@ func (s *Snapshot) collect(g Group, into map[string]bool, depth int) {
 			s.collect(s.Groups[i], into, depth-1)
 			continue
 		}
+		into[slug] = true
 		for _, d := range s.byAOR[slug].Devices {
 			into[d.Slug] = true
 		}

@@ -67,6 +67,9 @@ type Config struct {
 	AutoAnswer bool                  // the owner's rule for this device
 	HalfDuplex bool                  // its loudspeaker is heard by its microphone, and nothing cancels the echo
 	Version    string
+	// Wake tells phones whose page is closed that somebody calls, and gives each as it comes: the row through which it is
+	// reached, with that phone alone. It closes the channel once nobody more can be expected, or ctx ends; nil: none is woken.
+	Wake func(ctx context.Context, caller devices.Device, phones []devices.NodeID) <-chan devices.Device
 	// Speaks finds a foreign device that this node speaks for now; nil: it speaks for none.
 	Speaks func(slug string) (Spoken, bool)
 	Logger *slog.Logger // nil discards

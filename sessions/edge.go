@@ -114,13 +114,40 @@ func PhonesURI(person devices.AOR) sip.Uri {
 	return u
 }
 
-const phonesParam = "phones"
-
-// MeansPhones reports whether a URI was made by PhonesURI.
-func MeansPhones(u sip.Uri) bool {
-	v, ok := u.UriParams.Get("gr")
-	return ok && v == phonesParam
+// PhoneURI means one phone of a person at the node that is asked: it was woken after the others began to ring.
+func PhoneURI(person devices.AOR, phone devices.NodeID) sip.Uri {
+	u := uri(person)
+	u.UriParams = sip.HeaderParams{{K: "gr", V: phoneParam + phone.String()}}
+	return u
 }
+
+const phonesParam, phoneParam = "phones", "phone-"
+
+// MeansPhones reports whether a URI was made by PhonesURI or PhoneURI; only is the phone that the latter means.
+func MeansPhones(u sip.Uri) (only devices.NodeID, ok bool) {
+	v, _ := u.UriParams.Get("gr")
+	if v == phonesParam {
+		return only, true
+	}
+	name, one := strings.CutPrefix(v, phoneParam)
+	if !one {
+		return only, false
+	}
+	only, err := devices.ParseNodeID(name)
+	return only, err == nil
+}
+
+// Wake tells phones whose page is closed that somebody calls, and gives each as it comes (Config.Wake). The channel
+// is nil when there is nobody to wake; else it is closed in the end.
+func (a *Agent) Wake(ctx context.Context, caller devices.Device, phones []devices.NodeID) <-chan devices.Device {
+	if a.cfg.Wake == nil || len(phones) == 0 {
+		return nil
+	}
+	return a.cfg.Wake(ctx, caller, phones)
+}
+
+// Wakes reports whether behind a name there is somebody to wake.
+func (a *Agent) Wakes(res devices.Resolution) bool { return a.cfg.Wake != nil && len(res.Asleep) > 0 }
 
 // AppendSession names a call that its phone did not name (RFC 7989 section 5).
 func AppendSession(req *sip.Request) {

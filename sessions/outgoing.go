@@ -18,6 +18,7 @@ import (
 type branch struct {
 	device devices.Device
 	match  profiles.MatchResult // of what the caller wants now
+	woken  bool                 // a phone that came because of the call: it alone is meant
 }
 
 // Call rings every capable device behind a name: one INVITE each, with its own offer,
@@ -33,7 +34,7 @@ func (a *Agent) Call(target string, opt CallOptions) (*Call, error) {
 		return nil, fmt.Errorf("%q: %w; `hallway devices` and `hallway rooms` list what there is", target, ErrUnknown)
 	}
 	others := slices.DeleteFunc(whoRings(res), func(d devices.Device) bool { return d.Node == a.cfg.Self && !d.Foreign && d.Person == "" })
-	if len(others) == 0 {
+	if len(others) == 0 && !a.Wakes(res) {
 		return nil, fmt.Errorf("%q: %w", target, ErrAlone)
 	}
 	c := a.newCall(token(16), "out", StateCalling, self.AOR, res.AOR)
@@ -47,14 +48,13 @@ func (a *Agent) Call(target string, opt CallOptions) (*Call, error) {
 	}
 	branches := choose(mine, others)
 	for _, b := range branches {
-		c.rings = append(c.rings, b.device.Node)
-		c.info.Branches = append(c.info.Branches, BranchInfo{Device: b.device.Slug, Name: b.device.Name, State: string(StateCalling)})
+		c.addBranch(&c.info, b)
 	}
 	if err := a.add(c); err != nil {
 		return nil, err
 	}
 	a.tell(c.Info())
-	if !a.spawn(func() { c.ring(self, res.Name, branches) }) {
+	if !a.spawn(func() { c.ring(self, res, branches, mine) }) {
 		c.finish(ending{code: sip.StatusServiceUnavailable, words: "This device is stopping."})
 	}
 	return c, nil
@@ -117,37 +117,67 @@ func printable(r rune) rune {
 	return r
 }
 
-// ring runs all branches and settles the call when none was accepted.
-func (c *Call) ring(self devices.Device, name string, branches []*branch) {
+// addBranch notes who rings; c.mu is held once others know the call.
+func (c *Call) addBranch(info *CallInfo, b *branch) {
+	c.rings = append(c.rings, b.device.Node)
+	info.Branches = append(info.Branches, BranchInfo{Device: b.device.Slug, Name: b.device.Name, State: string(StateCalling)})
+}
+
+// ring runs all branches, those of phones that wake up meanwhile too, and settles the call when
+// none was accepted. mine is what the caller wants.
+func (c *Call) ring(self devices.Device, res devices.Resolution, branches []*branch, mine profiles.Capabilities) {
 	ctx, cancel := context.WithTimeout(c.ctx, callerPatience)
 	defer cancel()
-	results := make(chan outcome, len(branches))
-	for i, b := range branches {
-		go func() {
-			o := c.try(ctx, self, i, b)
-			if o.code != statusOK {
-				c.branchState(i, o.words(b.device.Name), o.code)
-			}
-			results <- o
-		}()
+	results := make(chan outcome)
+	run := func(i int, b *branch) {
+		o := c.try(ctx, self, i, b)
+		if o.code != statusOK {
+			c.branchState(i, o.words(b.device.Name), o.code)
+		}
+		results <- o
 	}
+	for i, b := range branches {
+		go run(i, b)
+	}
+	woken := c.a.Wake(ctx, self, res.Asleep)
 	best := outcome{}
-	for range branches {
-		o := <-results
-		if o.code == statusOK {
-			cancel() // the others stop ringing
-			best = o
+	for left := len(branches); left > 0 || woken != nil; {
+		select {
+		case d, more := <-woken:
+			if !more {
+				woken = nil
+			} else if b := wokenBranch(mine, d); ctx.Err() == nil && len(branches) < maxBranches {
+				c.change(func(info *CallInfo) { c.addBranch(info, b) })
+				go run(len(branches), b)
+				branches = append(branches, b)
+				left++
+			}
+		case o := <-results:
+			left--
+			if o.code == statusOK {
+				cancel() // the others stop ringing
+				best = o
+			}
+			if best.code == 0 || best.code != statusOK && rank(o.code) < rank(best.code) {
+				best = o
+			}
 		}
-		if best.code == 0 || best.code != statusOK && rank(o.code) < rank(best.code) {
-			best = o
-		}
+	}
+	if best.code == 0 { // nobody woke up
+		best.code = statusUnavailable
 	}
 	if best.code != statusOK {
+		name := res.Name
 		if len(branches) == 1 {
 			name = branches[0].device.Name
 		}
 		c.finish(ending{code: best.code, words: best.words(name)})
 	}
+}
+
+func wokenBranch(mine profiles.Capabilities, d devices.Device) *branch {
+	m, _ := profiles.Match(mine, d.Capabilities) // without a match it says why not
+	return &branch{device: d, match: m, woken: true}
 }
 
 func (c *Call) branchState(i int, state string, code int) {
@@ -207,6 +237,9 @@ func (c *Call) newDialog(self devices.Device, b *branch, leg Leg) *dialog {
 	}
 	if b.device.Person != "" {
 		target = PhonesURI(b.device.AOR)
+	}
+	if b.woken {
+		target = PhoneURI(b.device.AOR, b.device.Phones[0].ID)
 	}
 	return &dialog{
 		peer: b.device.Node, device: b.device, callID: token(16), localTag: token(8), session: c.id, localSeq: 1,

@@ -109,7 +109,7 @@ func TestCallWaitsForItsBinding(t *testing.T) {
 // What answers for a person must be a phone of that person, too.
 func TestAnswerIsThatOfThePhone(t *testing.T) {
 	h := newHouse(t, member{slug: "tv"}, member{slug: "panel", edge: edgeFunc(func(req *sip.Request, tx *sip.ServerTx) bool {
-		if req.Method != sip.INVITE || !MeansPhones(req.Recipient) {
+		if _, phones := MeansPhones(req.Recipient); req.Method != sip.INVITE || !phones {
 			return false
 		}
 		res := sip.NewResponseFromRequest(req, 200, "OK", nil)

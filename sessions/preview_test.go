@@ -44,8 +44,17 @@ func TestPreviewOf(t *testing.T) {
 			t.Errorf("%q: %q %v", c.headers, got, err)
 		}
 	}
-	if u := PreviewURI(anna, token); PreviewToken(u) != token || MeansPhones(u) || PreviewToken(PhonesURI(anna)) != "" {
-		t.Errorf("%v", u)
+	phone := devices.NodeID{3, 4}
+	for _, c := range []struct {
+		u      sip.Uri
+		token  string
+		only   devices.NodeID
+		phones bool
+	}{{PreviewURI(anna, token), token, devices.NodeID{}, false}, {PhonesURI(anna), "", devices.NodeID{}, true}, {PhoneURI(anna, phone), "", phone, true}, {uri(anna), "", devices.NodeID{}, false}} {
+		only, phones := MeansPhones(c.u)
+		if PreviewToken(c.u) != c.token || only != c.only || phones != c.phones {
+			t.Errorf("%s: %v %v", c.u.String(), only, phones)
+		}
 	}
 }
 

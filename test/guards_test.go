@@ -48,6 +48,7 @@ func guards() []guard {
 		{"phone's dialog", "sessions/edge", "FirstAnswer"},
 		{"quiet phone", "sessions/edge", "QuietPhone"},
 		{"do not disturb", "sessions", "DoNotDisturb"},
+		{"push service on the list", "cmd/hallway/internal/push", "OnlyToTheList"},
 		{"caller's own picture", "sessions", "PreviewOf"},
 		{"call of a preview", "sessions", "ShowsItsCamera"},
 		{"page of a preview", "sessions/edge", "PictureOfARingingCall"},

@@ -2,8 +2,10 @@ package records
 
 import (
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 
 	"github.com/hallway-home/hallway/devices"
@@ -24,8 +26,54 @@ type Binding struct {
 	Fingerprints [][]byte       `cbor:"3,keyasint"`           // SHA-256 of the phone's DTLS certificates (RFC 8122)
 	Sequence     uint64         `cbor:"4,keyasint"`           // of the phone: of all its bindings the highest counts
 	Quiet        bool           `cbor:"5,keyasint,omitempty"` // its person does not want to be disturbed on it
+	Wake         *Wake          `cbor:"6,keyasint,omitempty"` // nil: once its page is closed nobody reaches it
 
-	Busy bool `cbor:"-"` // in a call, as the node says that wrote the record
+	// What the node says that wrote the record.
+	Busy   bool `cbor:"-"` // in a call
+	Asleep bool `cbor:"-"` // its page is closed: it is not reached, but it can be woken
+
+	Signed []byte `cbor:"-"` // the body of the record
+}
+
+// Wake is how a phone whose page is closed learns that somebody calls: a push (RFC 8030) without content, by the
+// service of the browser's maker.
+type Wake struct {
+	Endpoint string `cbor:"1,keyasint"` // URL at the push service
+	// Key is the private P-256 key (32 bytes) to which the subscription is bound (RFC 8292 section 4). The phone made it
+	// for this alone, and all members may use it.
+	Key []byte `cbor:"2,keyasint"`
+}
+
+// maxEndpoint bounds a push service's URL in bytes; the longest in use have about 350, and a record has 1,024.
+const maxEndpoint = 400
+
+// Signer is the key of the subscription.
+func (w Wake) Signer() (*ecdsa.PrivateKey, error) {
+	return ecdsa.ParseRawPrivateKey(elliptic.P256(), w.Key)
+}
+
+// WakesBy is the host of the push service that wakes the phone; empty: none does.
+func (b Binding) WakesBy() string {
+	if b.Wake == nil {
+		return ""
+	}
+	u, err := url.Parse(b.Wake.Endpoint)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+func (w *Wake) valid() bool {
+	if w == nil {
+		return true
+	}
+	u, err := url.Parse(w.Endpoint)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || len(w.Endpoint) > maxEndpoint {
+		return false
+	}
+	_, err = w.Signer()
+	return err == nil
 }
 
 // signedBinding is the body of a binding's record. Statement is a Binding in CBOR, as
@@ -33,8 +81,14 @@ type Binding struct {
 type signedBinding struct {
 	Key       []byte `cbor:"1,keyasint"` // the phone's compressed P-256 key
 	Statement []byte `cbor:"2,keyasint"`
-	Sig       []byte `cbor:"3,keyasint"`           // raw r||s over bindingContext and Statement
-	Busy      bool   `cbor:"4,keyasint,omitempty"` // what the writer adds: the phone is in a call
+	Sig       []byte `cbor:"3,keyasint"` // raw r||s over bindingContext and Statement
+	Said
+}
+
+// Said is what the node that writes a binding's record adds of its own.
+type Said struct {
+	Busy   bool `cbor:"4,keyasint,omitempty"` // the phone is in a call
+	Asleep bool `cbor:"5,keyasint,omitempty"` // its page is closed, and it can be woken
 }
 
 // bindingContext keeps a signature from meaning anything else than a binding.
@@ -55,14 +109,14 @@ func SealBinding(key *ecdsa.PrivateKey, b Binding) ([]byte, error) {
 	return Marshal(signedBinding{Key: devices.CompressedKey(&key.PublicKey), Statement: raw, Sig: sig})
 }
 
-// MarkBusy adds to the body of a binding's record whether its phone is in a call; that is the
-// word of the node that writes the record, not of the phone.
-func MarkBusy(raw []byte, busy bool) ([]byte, error) {
+// Mark adds to the body of a binding's record what the node says that writes it; it is not the
+// word of the phone.
+func Mark(raw []byte, said Said) ([]byte, error) {
 	var body signedBinding
 	if err := Unmarshal(raw, &body); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrForm, err)
 	}
-	body.Busy = busy
+	body.Said = said
 	return Marshal(body)
 }
 
@@ -92,10 +146,10 @@ func OpenBinding(raw []byte, phone, node devices.NodeID) (Binding, error) {
 		return b, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	signed := append([]byte(bindingContext), body.Statement...)
-	if devices.NodeIDOf(pub) != phone || b.Node != node || len(b.Fingerprints) > maxFingerprints || !trust.VerifyRaw(pub, signed, body.Sig) { // check: binding signature
+	if devices.NodeIDOf(pub) != phone || b.Node != node || len(b.Fingerprints) > maxFingerprints || !b.Wake.valid() || !trust.VerifyRaw(pub, signed, body.Sig) { // check: binding signature
 		return b, fmt.Errorf("%w: %w", ErrWriter, errBinding)
 	}
-	b.Busy = body.Busy
+	b.Busy, b.Asleep, b.Signed = body.Busy, body.Asleep && b.Wake != nil, raw
 	return b, nil
 }
 

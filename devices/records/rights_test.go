@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
@@ -143,7 +144,7 @@ func TestBindingSaysPresence(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, busy := range []bool{true, false} {
-			marked, err := MarkBusy(raw, busy)
+			marked, err := Mark(raw, Said{Busy: busy})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -154,6 +155,52 @@ func TestBindingSaysPresence(t *testing.T) {
 			if !busy && !bytes.Equal(marked, raw) {
 				t.Errorf("a mark that was taken back is still there: %x", marked)
 			}
+		}
+	}
+}
+
+func TestBinding_Wake(t *testing.T) {
+	phone, vapid := newKey(t), newKey(t)
+	id := devices.NodeIDOf(&phone.PublicKey)
+	secret, err := vapid.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := "https://push.example/" + strings.Repeat("x", maxEndpoint-21)
+	for name, tc := range map[string]struct {
+		wake *Wake
+		ok   bool
+	}{
+		"none":            {nil, true},
+		"good":            {&Wake{"https://push.example/send/abc", secret}, true},
+		"longest":         {&Wake{long, secret}, true},
+		"too long":        {&Wake{long + "x", secret}, false},
+		"no TLS":          {&Wake{"http://push.example/send/abc", secret}, false},
+		"a password":      {&Wake{"https://a:b@push.example/send/abc", secret}, false},
+		"no host":         {&Wake{"https:///send", secret}, false},
+		"no URL":          {&Wake{"https://push.example/\x00", secret}, false},
+		"a short key":     {&Wake{"https://push.example/", secret[1:]}, false},
+		"zero for a key":  {&Wake{"https://push.example/", make([]byte, 32)}, false},
+		"neither of both": {&Wake{}, false},
+	} {
+		b := Binding{Node: devices.NodeID{1}, Binding: "0123456789abcdef0123456789abcdef", Fingerprints: [][]byte{make([]byte, 32)}, Sequence: 1 << 60, Quiet: true, Wake: tc.wake}
+		raw, err := SealBinding(phone, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		marked, err := Mark(raw, Said{Busy: true, Asleep: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := OpenBinding(marked, id, b.Node)
+		if (err == nil) != tc.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil && got.Asleep != (tc.wake != nil) { // who cannot be woken is not asleep, but gone
+			t.Errorf("%s: %+v", name, got)
+		}
+		if tc.ok && len(marked) > MaxRecord-300 {
+			t.Errorf("%s: the body has %d bytes", name, len(marked))
 		}
 	}
 }

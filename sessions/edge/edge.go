@@ -21,6 +21,8 @@ const (
 	maxDialogs = 128
 	// goneAfter: a phone or member that comes back sooner keeps its calls (decisions: 10 s).
 	goneAfter = 10 * time.Second
+	// sleepsAfter: a phone that can be woken is said to be asleep; a reload is quicker.
+	sleepsAfter = 2 * time.Second
 	// patience bounds how long the other side rings.
 	patience = 2 * time.Minute
 	// inDialogTime is how long a request within a dialog may take (RFC 3261 section 17.1.2.2).
@@ -40,6 +42,7 @@ type Bound struct {
 	Name         string   // of the flow, as this node gave it
 	Fingerprints [][]byte // SHA-256 of the phone's DTLS certificates (RFC 8122)
 	Quiet        bool     // its person does not want to be disturbed on it
+	Wakes        bool     // it can be woken once its page is closed
 }
 
 // published is what the home was told of a phone.
@@ -47,6 +50,8 @@ type published struct {
 	Bound
 	signed []byte
 	busy   bool
+	asleep bool
+	since  time.Time
 }
 
 // Bindings proves and shares what phones sign.
@@ -54,7 +59,8 @@ type Bindings interface {
 	// Open checks that the phone signed this for this node.
 	Open(phone devices.NodeID, signed []byte) (Bound, error)
 	Publish(phone devices.NodeID, signed []byte, busy bool) error
-	Retract(phone devices.NodeID) error
+	// Retract says that a phone is reached here no more; of one that can be woken, that it is asleep.
+	Retract(phone devices.NodeID, signed []byte) error
 }
 
 // Config of an Edge. Agent, Self and Bindings are required.
@@ -117,16 +123,18 @@ func (e *Edge) Stop() {
 		wg.Go(func() { e.end(d, nil, sessions.Reason(503, "The node that this phone uses stops.")) })
 	}
 	wg.Wait()
-	for phone := range phones {
-		e.retract(phone)
+	for phone, p := range phones {
+		if !p.asleep {
+			e.retract(phone, p)
+		}
 	}
 	for _, s := range flows {
 		s.close()
 	}
 }
 
-func (e *Edge) retract(phone devices.NodeID) {
-	if err := e.cfg.Bindings.Retract(phone); err != nil {
+func (e *Edge) retract(phone devices.NodeID, p published) {
+	if err := e.cfg.Bindings.Retract(phone, p.signed); err != nil {
 		e.log.Warn("others cannot be told yet that a phone is gone", "phone", phone, "err", err)
 	}
 }
@@ -136,7 +144,7 @@ func (e *Edge) Review(now time.Time) {
 	r := e.agent.Resolver()
 	e.mu.Lock()
 	var strangers []*socket
-	var left []devices.NodeID
+	left := map[devices.NodeID]published{}
 	for _, s := range e.flows {
 		if r.HasPhone(s.phone.ID) {
 			continue
@@ -152,10 +160,18 @@ func (e *Edge) Review(now time.Time) {
 		}
 		if t.flow == nil && (now.Sub(t.goneSince) > goneAfter || !r.HasPhone(t.phone.ID)) {
 			delete(e.tabs, key)
-			if !e.hasTab(t.phone.ID) {
+			if p, told := e.bound[t.phone.ID]; told && !e.hasTab(t.phone.ID) {
 				delete(e.bound, t.phone.ID)
-				left = append(left, t.phone.ID)
+				if !p.asleep {
+					left[t.phone.ID] = p
+				}
 			}
+		}
+	}
+	for phone, p := range e.bound {
+		if p.Wakes && !p.asleep && now.Sub(p.since) > sleepsAfter && e.sleeps(phone, now) {
+			p.asleep = true
+			e.bound[phone], left[phone] = p, p
 		}
 	}
 	e.mu.Unlock()
@@ -163,8 +179,8 @@ func (e *Edge) Review(now time.Time) {
 		e.log.Info("a phone no longer belongs to this home", "phone", s.phone.ID)
 		s.close()
 	}
-	for _, phone := range left {
-		e.retract(phone)
+	for phone, p := range left {
+		e.retract(phone, p)
 	}
 	for _, d := range e.all() {
 		e.reviewDialog(d, r, now)
@@ -187,7 +203,7 @@ func (e *Edge) sayBusy() {
 	changed := map[devices.NodeID]published{}
 	e.mu.Lock()
 	for phone, p := range e.bound {
-		if p.busy != busy[phone] {
+		if p.busy != busy[phone] && !p.asleep {
 			p.busy = busy[phone]
 			e.bound[phone], changed[phone] = p, p
 		}
@@ -234,6 +250,16 @@ func (e *Edge) reviewDialog(d *dialog, r sessions.Resolver, now time.Time) {
 	}
 }
 
+// sleeps reports whether all pages of a phone have been gone for a while; mu is held.
+func (e *Edge) sleeps(phone devices.NodeID, now time.Time) bool {
+	for _, t := range e.tabs {
+		if t.phone.ID == phone && (t.flow != nil || now.Sub(t.goneSince) < sleepsAfter) {
+			return false
+		}
+	}
+	return true
+}
+
 // hasTab reports whether a phone has one, gone for a moment or not; mu is held.
 func (e *Edge) hasTab(phone devices.NodeID) bool {
 	for _, t := range e.tabs {
@@ -277,8 +303,9 @@ func (e *Edge) Take(req *sip.Request, tx *sip.ServerTx) bool {
 		e.pass(d, i, req, tx)
 		return true
 	}
-	if req.Method == sip.INVITE && (sessions.MeansPhones(req.Recipient) || e.meansPreview(req.Recipient)) {
-		e.fromMember(req, tx, peer)
+	only, phones := sessions.MeansPhones(req.Recipient)
+	if req.Method == sip.INVITE && (phones || e.meansPreview(req.Recipient)) {
+		e.fromMember(req, tx, peer, only)
 		return true
 	}
 	return false

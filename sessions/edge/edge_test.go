@@ -51,6 +51,8 @@ type node struct {
 	roster   *devices.Roster
 	bindings map[devices.NodeID]devices.Binding
 	written  int
+	told     []devices.NodeID // phones that were to be woken
+	patience time.Duration    // with them
 }
 
 // alone are the flows of a node without other members.
@@ -95,7 +97,7 @@ type noMedia struct{}
 func (noMedia) NewLeg(sessions.LegConfig) (sessions.Leg, error) { return nil, errors.New("no media") }
 
 func newNode(t testing.TB) *node {
-	n := &node{t: t, self: devices.NodeID{7, 7}, home: devices.HomeID{0xaa}, bindings: map[devices.NodeID]devices.Binding{}}
+	n := &node{t: t, self: devices.NodeID{7, 7}, home: devices.HomeID{0xaa}, bindings: map[devices.NodeID]devices.Binding{}, patience: time.Minute}
 	n.roster = &devices.Roster{
 		Home: n.home, Members: map[devices.NodeID]devices.Member{n.self: {Node: n.self, Slug: "panel", Name: "Panel"}},
 		Persons: map[string]devices.Person{},
@@ -105,7 +107,7 @@ func newNode(t testing.TB) *node {
 	can := profiles.Capabilities{Audio: profiles.Medium{Direction: profiles.SendRecv, Codecs: []profiles.Codec{codec}}, Video: profiles.Medium{Direction: profiles.Inactive}}
 	a, err := sessions.New(sessions.Config{
 		Self: n.self, Flows: flows{&alone{self: n.self, done: make(chan struct{})}}, Media: noMedia{}, Capability: can,
-		Resolver: func() sessions.Resolver { return n.dir.Load() },
+		Resolver: func() sessions.Resolver { return n.dir.Load() }, Wake: n.wake,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -143,20 +145,26 @@ func (n *node) fold() {
 
 func (n *node) Open(phone devices.NodeID, signed []byte) (Bound, error) {
 	b, err := records.OpenBinding(signed, phone, n.self)
-	return Bound{Name: b.Binding, Fingerprints: b.Fingerprints, Quiet: b.Quiet}, err
+	return Bound{Name: b.Binding, Fingerprints: b.Fingerprints, Quiet: b.Quiet, Wakes: b.Wake != nil}, err
 }
 
 func (n *node) Publish(phone devices.NodeID, signed []byte, busy bool) error {
 	b, err := records.OpenBinding(signed, phone, n.self)
 	n.bindingsAre(func(m map[devices.NodeID]devices.Binding) {
-		m[phone] = devices.Binding{Node: n.self, Fingerprints: b.Fingerprints, Quiet: b.Quiet, Busy: busy}
+		m[phone] = devices.Binding{Node: n.self, Fingerprints: b.Fingerprints, Quiet: b.Quiet, Busy: busy, WakesBy: b.WakesBy()}
 	})
 	return err
 }
 
-func (n *node) Retract(phone devices.NodeID) error {
-	n.bindingsAre(func(m map[devices.NodeID]devices.Binding) { delete(m, phone) })
-	return nil
+func (n *node) Retract(phone devices.NodeID, signed []byte) error {
+	b, err := records.OpenBinding(signed, phone, n.self)
+	n.bindingsAre(func(m map[devices.NodeID]devices.Binding) {
+		delete(m, phone)
+		if b.Wake != nil {
+			m[phone] = devices.Binding{Node: n.self, WakesBy: b.WakesBy(), Quiet: b.Quiet, Asleep: true}
+		}
+	})
+	return err
 }
 
 func (n *node) bindingsAre(f func(map[devices.NodeID]devices.Binding)) {
@@ -182,7 +190,8 @@ type page struct {
 	ws      *websocket.Conn
 	print   []byte
 	seq     int
-	quiet   bool   // does not want to be disturbed
+	quiet   bool // does not want to be disturbed
+	wake    *records.Wake
 	ask     string // parameters of the next Request-URI
 }
 
@@ -243,7 +252,7 @@ func (p *page) open() *page {
 
 func (p *page) binding(key *ecdsa.PrivateKey, name string) string {
 	p.n.t.Helper()
-	b, err := records.SealBinding(key, records.Binding{Node: p.n.self, Binding: name, Fingerprints: [][]byte{p.print}, Sequence: 1, Quiet: p.quiet})
+	b, err := records.SealBinding(key, records.Binding{Node: p.n.self, Binding: name, Fingerprints: [][]byte{p.print}, Sequence: 1, Quiet: p.quiet, Wake: p.wake})
 	if err != nil {
 		p.n.t.Fatal(err)
 	}

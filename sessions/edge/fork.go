@@ -23,46 +23,48 @@ type target struct {
 
 // place serves a call of a page: its person calls, with media that the phone has signed.
 func (e *Edge) place(s *socket, req *sip.Request, tx *sip.ServerTx) {
-	targets, caller, err := e.placed(s, req)
-	preview := ""
+	f, targets, err := e.placed(s, req)
 	if err == nil {
-		preview, err = sessions.PreviewOf(req)
+		f.preview, err = sessions.PreviewOf(req)
 	}
 	if err != nil {
 		e.agent.Refuse(req, tx, err)
 		return
 	}
-	e.start(req, tx, caller, preview, targets)
+	e.start(req, tx, f, targets)
 }
 
-func (e *Edge) placed(s *socket, req *sip.Request) ([]target, end, error) {
+// placed is the call that a page wants to make, and who rings for it at once.
+func (e *Edge) placed(s *socket, req *sip.Request) (*fork, []target, error) {
 	e.mu.Lock()
 	t, bound := s.tab, s.bound
 	e.mu.Unlock()
 	if t == nil {
-		return nil, end{}, sessions.Refusal(403, "Register First")
+		return nil, nil, sessions.Refusal(403, "Register First")
 	}
 	if err := e.speaksFor(s, req.From().Address); err != nil {
-		return nil, end{}, err
+		return nil, nil, err
 	}
 	if !sessions.HoldsFingerprints(req.Body(), bound.Fingerprints) { // check: signed fingerprints
-		return nil, end{}, sessions.Refusal(403, "The Phone Did Not Sign This Fingerprint")
+		return nil, nil, sessions.Refusal(403, "The Phone Did Not Sign This Fingerprint")
 	}
 	if !e.agent.MayInvite(s.phone.ID) {
-		return nil, end{}, sessions.Refusal(486, "Too Many Calls")
+		return nil, nil, sessions.Refusal(486, "Too Many Calls")
 	}
 	aor, err := e.person(s.phone.Person)
 	if err != nil {
-		return nil, end{}, err
+		return nil, nil, err
 	}
-	caller := devices.Device{AOR: aor, Slug: aor.Slug, Node: e.cfg.Self, Person: aor.Slug, Phones: []devices.BoundPhone{{ID: s.phone.ID}}}
-	targets, err := e.targets(req, aor, caller, t)
-	return targets, end{tab: t}, err
+	f := &fork{
+		caller: end{tab: t}, who: devices.Device{AOR: aor, Slug: aor.Slug, Node: e.cfg.Self, Person: aor.Slug, Phones: []devices.BoundPhone{{ID: s.phone.ID}}},
+	}
+	targets, err := e.targets(req, aor, f)
+	return f, targets, err
 }
 
 // targets finds who rings for a page's call: of members those that share sound or picture with
-// it, of the persons' phones those that are connected here; other nodes ask theirs.
-func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device, own *tab) ([]target, error) {
+// it, of the persons' phones those that are connected here; other nodes ask theirs. f learns who can be woken.
+func (e *Edge) targets(req *sip.Request, aor devices.AOR, f *fork) ([]target, error) {
 	if !strings.EqualFold(req.Recipient.Host, aor.Home.Domain()) {
 		return nil, sessions.ErrUnknown
 	}
@@ -73,6 +75,7 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 	if token := sessions.PreviewToken(req.Recipient); token != "" {
 		return e.previewed(r, token)
 	}
+	f.asleep = r.Asleep
 	can := e.cfg.Capability
 	if !bytes.Contains(req.Body(), []byte("\r\nm=video")) {
 		can.Video = profiles.Medium{Direction: profiles.Inactive}
@@ -88,7 +91,7 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 		ask.UriParams, ask.Headers = sip.NewParams(), sip.NewParams()
 		switch {
 		case d.Person != "" && d.Node == e.cfg.Self:
-			pages, why := e.pages(caller, d.AOR, own)
+			pages, why := e.pages(f.who, d.AOR, f.caller.tab, devices.NodeID{})
 			if why != nil {
 				err = why
 			}
@@ -101,21 +104,34 @@ func (e *Edge) targets(req *sip.Request, aor devices.AOR, caller devices.Device,
 		}
 		out = append(out, target{end{node: d.Node}, ask, d.AOR})
 	}
-	if len(out) == 0 {
+	if len(out) == 0 && !e.agent.Wakes(r) {
 		return nil, err
 	}
 	return out, nil
 }
 
-// pages are those of a person here, but not the one that calls.
-func (e *Edge) pages(caller devices.Device, person devices.AOR, own *tab) ([]target, error) {
+// woken is where a phone rings that came because of the call.
+func (f *fork) woken(d devices.Device) []target {
+	phone := d.Phones[0].ID
+	if d.Node != f.e.cfg.Self {
+		return []target{{end{node: d.Node}, sessions.PhoneURI(d.AOR, phone), d.AOR}}
+	}
+	pages, err := f.e.pages(f.who, d.AOR, f.caller.tab, phone)
+	if err != nil {
+		f.e.log.Debug("a phone that was woken does not ring", "phone", phone, "err", err)
+	}
+	return pages
+}
+
+// pages are those of a person here, or of one of their phones alone, but not the one that calls.
+func (e *Edge) pages(caller devices.Device, person devices.AOR, own *tab, only devices.NodeID) ([]target, error) {
 	if e.cfg.MayRing != nil {
 		if err := e.cfg.MayRing(caller, person.Slug); err != nil {
 			return nil, sessions.Refusal(403, err.Error())
 		}
 	}
 	var out []target
-	tabs, quiet := e.ringing(person.Slug)
+	tabs, quiet := e.ringing(person.Slug, only)
 	for _, t := range tabs {
 		if t != own {
 			out = append(out, target{end{tab: t}, t.contact, person})
@@ -130,8 +146,8 @@ func (e *Edge) pages(caller devices.Device, person devices.AOR, own *tab) ([]tar
 	return out, nil
 }
 
-// fromMember rings the pages of a person for a member.
-func (e *Edge) fromMember(req *sip.Request, tx *sip.ServerTx, peer devices.NodeID) {
+// fromMember rings the pages of a person, or of one phone, for a member, which wakes whom it wants.
+func (e *Edge) fromMember(req *sip.Request, tx *sip.ServerTx, peer, only devices.NodeID) {
 	caller, err := e.agent.Caller(req, peer)
 	var targets []target
 	person := devices.AOR{Slug: req.Recipient.User, Home: caller.AOR.Home}
@@ -140,17 +156,17 @@ func (e *Edge) fromMember(req *sip.Request, tx *sip.ServerTx, peer devices.NodeI
 	case token != "":
 		targets, err = e.previewedHere(person, token)
 	default:
-		targets, err = e.pages(caller, person, nil)
+		targets, err = e.pages(caller, person, nil, only)
 	}
 	if err != nil {
 		e.agent.Refuse(req, tx, err)
 		return
 	}
-	e.start(req, tx, end{node: peer}, "", targets)
+	e.start(req, tx, &fork{caller: end{node: peer}, who: caller}, targets)
 }
 
-func (e *Edge) start(req *sip.Request, tx *sip.ServerTx, caller end, preview string, targets []target) {
-	f := &fork{e: e, req: req, tx: tx, caller: caller, preview: preview, heard: make(chan heard), cancelled: make(chan *sip.Request, 1)}
+func (e *Edge) start(req *sip.Request, tx *sip.ServerTx, f *fork, targets []target) {
+	f.e, f.req, f.tx, f.heard, f.cancelled = e, req, tx, make(chan heard), make(chan *sip.Request, 1)
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
 	if !e.agent.Spawn(func() { f.run(targets) }) {
 		f.cancel(nil)
@@ -165,8 +181,10 @@ type fork struct {
 	req       *sip.Request
 	tx        *sip.ServerTx
 	caller    end
-	preview   string          // token of its picture; see Edge.shown
-	ctx       context.Context // ends the ringing
+	who       devices.Device   // the caller
+	asleep    []devices.NodeID // phones to wake
+	preview   string           // token of its picture; see Edge.shown
+	ctx       context.Context  // ends the ringing
 	cancel    context.CancelCauseFunc
 	heard     chan heard
 	cancelled chan *sip.Request
@@ -207,13 +225,24 @@ func (f *fork) run(targets []target) {
 		return // it came first
 	}
 	defer f.e.show(f)()
-	for i := range targets {
-		t := &targets[i]
-		go f.branch(t) // run waits for it: each says one final word
+	left := 0
+	ring := func(targets []target) {
+		for i := range targets {
+			go f.branch(&targets[i]) // run waits for it: each says one final word
+			left++
+		}
 	}
+	ring(targets)
+	woken := f.e.agent.Wake(f.ctx, f.who, f.asleep)
 	cancelled, over := f.cancelled, f.tx.Done()
-	for left := len(targets); left > 0; {
+	for left > 0 || woken != nil {
 		select {
+		case d, more := <-woken:
+			if !more {
+				woken = nil
+			} else if f.ctx.Err() == nil {
+				ring(f.woken(d))
+			}
 		case h := <-f.heard:
 			if f.take(h) {
 				left--
@@ -235,8 +264,8 @@ func (f *fork) run(targets []target) {
 		return
 	}
 	res := f.best
-	if res == nil {
-		res = sip.NewResponseFromRequest(f.req, f.bestCode, "Temporarily Unavailable", nil)
+	if res == nil { // nobody could be asked, or nobody woke up
+		res = sip.NewResponseFromRequest(f.req, max(f.bestCode, 480), "Temporarily Unavailable", nil)
 	} else {
 		res = back(res)
 	}

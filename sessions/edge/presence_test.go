@@ -64,7 +64,7 @@ func TestBusyPhone(t *testing.T) {
 }
 
 // waitFor asks under the lock until it holds.
-func (n *node) waitFor(t *testing.T, what string, f func() bool) {
+func (n *node) waitFor(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		n.mu.Lock()

@@ -113,7 +113,7 @@ func (e *Edge) bind(s *socket, req *sip.Request) error {
 	if h == nil {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if s.bound.Name == e.name {
+		if s.bound.Name == e.name && !e.bound[s.phone.ID].asleep {
 			return nil // a refresh
 		}
 		return sessions.Refusal(403, "A "+BindingHeader+" Is Needed")
@@ -133,16 +133,16 @@ func (e *Edge) bind(s *socket, req *sip.Request) error {
 	e.mu.Lock()
 	old, known := e.bound[s.phone.ID]
 	s.bound = b
-	e.bound[s.phone.ID] = published{b, signed, old.busy}
+	e.bound[s.phone.ID] = published{Bound: b, signed: signed, busy: old.busy, since: time.Now()}
 	e.mu.Unlock()
-	if known && same(old.Bound, b) {
+	if known && !old.asleep && same(old.Bound, b) {
 		return nil
 	}
 	return e.cfg.Bindings.Publish(s.phone.ID, signed, old.busy)
 }
 
 func same(a, b Bound) bool {
-	return a.Name == b.Name && a.Quiet == b.Quiet && slices.EqualFunc(a.Fingerprints, b.Fingerprints, bytes.Equal)
+	return a.Name == b.Name && a.Quiet == b.Quiet && a.Wakes == b.Wakes && slices.EqualFunc(a.Fingerprints, b.Fingerprints, bytes.Equal)
 }
 
 // attach makes the flow that of the page with this contact. A page that comes back over a new
@@ -184,13 +184,13 @@ func (e *Edge) detach(s *socket) {
 	e.mu.Unlock()
 }
 
-// ringing lists the registered pages of a person that are connected now and may ring. quiet: there are
-// others, of phones that are not to be disturbed.
-func (e *Edge) ringing(person string) (out []*tab, quiet bool) {
+// ringing lists the registered pages of a person, or of one of their phones alone, that are connected now and may
+// ring. quiet: there are others, of phones that are not to be disturbed.
+func (e *Edge) ringing(person string, only devices.NodeID) (out []*tab, quiet bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, t := range e.tabs {
-		if t.phone.Person != person || t.flow == nil {
+		if t.phone.Person != person || t.flow == nil || only != (devices.NodeID{}) && t.phone.ID != only {
 			continue
 		}
 		if e.bound[t.phone.ID].Quiet { // check: quiet phone

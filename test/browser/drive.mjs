@@ -44,6 +44,20 @@ Object.assign(commands, {
   in: ({ page: n, js }) => others[n].evaluate(`(async () => { ${js} })()`),
   crash: async ({ page: n }) => void (await context.newCDPSession(others[n])).send('Page.crash').catch(() => {}), // it is not answered
 })
+// The service worker: {do: "permit"} lets the page show notices, {do: "push"} hands it an empty push, as the browser's
+// push service would, {do: "worker", js} evaluates there.
+Object.assign(commands, {
+  permit: () => context.grantPermissions(['notifications']),
+  push: async () => {
+    const dev = await context.newCDPSession(page)
+    const known = new Promise((done) => dev.on('ServiceWorker.workerRegistrationUpdated', (e) => e.registrations.length && done(e.registrations[0])))
+    await dev.send('ServiceWorker.enable')
+    const { registrationId, scopeURL } = await known
+    await dev.send('ServiceWorker.deliverPushMessage', { origin: new URL(scopeURL).origin, registrationId, data: '' })
+    await dev.detach()
+  },
+  worker: async ({ js }) => (context.serviceWorkers()[0] ?? await context.waitForEvent('serviceworker', patience)).evaluate(`(async () => { ${js} })()`),
+})
 console.log(JSON.stringify({ id: 0, value: context.browser()?.version() ?? 'ready' }))
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line)

@@ -75,7 +75,7 @@ async function key() {
 
 /** Forgets the key: the next pairing makes a new one. */
 async function forget() {
-  await stored('readwrite', (s) => s.delete('phone'))
+  await stored('readwrite', (s) => s.clear())
 }
 
 /** The public key, compressed (SEC 1, 2.3.3). @param {CryptoKeyPair} pair */
@@ -230,4 +230,4 @@ function events(each, state = () => {}) {
   }
 }
 
-export { Problem, call, events, forget, key, login, logout, pair, publicKey, secretOfURL, wishStatement }
+export { Problem, call, events, forget, key, login, logout, pair, publicKey, secretOfURL, stored, wishStatement }

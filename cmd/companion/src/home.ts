@@ -4,6 +4,7 @@ import { computed, signal } from '@preact/signals'
 import { Problem, call as request, events, forget as forgetKey, login, logout } from './client.js'
 import { sorted } from './rooms'
 import { connect, disconnect } from './phone'
+import { turnOff } from './wake'
 import type { CallInfo, Device, Foreign, Home, Named, Person, Session } from './types'
 
 /** starting: not known yet; out: this browser is no phone of the home; in: logged in. */
@@ -126,6 +127,7 @@ export async function start() {
 }
 
 export async function signOut() {
+  await turnOff().catch(() => {}) // who has signed out is not called
   await logout().catch(() => {}) // the session ends by itself, too
   leave()
 }

@@ -13,6 +13,8 @@ import { judge, read, type Quality, type Reading } from './quality'
 import type { Ability } from './rooms'
 import { end as endShown, offer as offerPreview, show as showPreview } from './preview'
 import { previewOf, takenBy } from './sip'
+import { t } from './text'
+import { endNotice, notice, wake } from './wake'
 
 export interface PhoneCall {
   peer: string // slug, or the name that the other side gave
@@ -66,7 +68,7 @@ async function welcome(): Promise<Welcome> {
 async function binding(w: Welcome): Promise<string> {
   const pair = await key()
   const print = (await certificate()).getFingerprints().find((f) => f.algorithm === 'sha-256')!.value!
-  const said = statement(unhex(w.node), w.binding, unhex(print.replaceAll(':', '')), BigInt(Date.now()), quiet.value)
+  const said = statement(unhex(w.node), w.binding, unhex(print.replaceAll(':', '')), BigInt(Date.now()), quiet.value, await wake())
   const signature = await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, pair.privateKey, toSign(said))
   return base64url(sealed(await publicKey(pair), said, new Uint8Array(signature)))
 }
@@ -136,6 +138,11 @@ async function register(u: JsSIP.UA) {
 export function setQuiet(on: boolean) {
   localStorage.setItem('dnd', on ? 'on' : 'off')
   quiet.value = on
+  signAnew()
+}
+
+/** What this phone signs about itself has changed. */
+export function signAnew() {
   if (ua?.isConnected()) void register(ua)
 }
 
@@ -194,6 +201,7 @@ function arrives(s: RTCSession, info: string) {
   }
   current.value = fresh(s.remote_identity.display_name || s.remote_identity.uri.user, true)
   watch(s)
+  void (document.hidden ? notice(t('ringsYou', { name: current.value.peer })) : endNotice())
   const uri = previewOf(info, s.remote_identity.uri.user, s.remote_identity.uri.host)
   if (uri) void preview(uri, s)
 }
@@ -229,6 +237,7 @@ function watch(s: RTCSession) {
   s.on('confirmed', () => {
     endPreview()
     endShown()
+    void endNotice()
     change({ state: 'active', since: Date.now() })
     measure(s)
   })
@@ -266,6 +275,7 @@ function stopTracks() {
 /** The one way in which a call ends here: camera and microphone are freed first. */
 function over(why: string) {
   endShown()
+  void endNotice()
   stopTracks()
   change({ state: 'ended', why, local: null })
 }

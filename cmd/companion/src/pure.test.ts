@@ -107,11 +107,16 @@ describe('binding', () => {
     const quiet = statement(unhex('00112233445566778899aabbccddeeff'), 'abcd', unhex('11'.repeat(32)), 258n, true)
     expect(hex(quiet)).toBe('a5' + hex(said).slice(2) + '05f5')
   })
+  test('how it is woken is a map, with a length of two bytes where it is long', () => {
+    const endpoint = 'https://push.example/' + 'x'.repeat(279)
+    const wakes = statement(unhex('00112233445566778899aabbccddeeff'), 'abcd', unhex('11'.repeat(32)), 258n, false, { endpoint, key: unhex('33'.repeat(32)) })
+    expect(hex(wakes)).toBe('a5' + hex(said).slice(2) + `06a20179012c${hex(new TextEncoder().encode(endpoint))}025820${'33'.repeat(32)}`)
+  })
   test('the signature covers its purpose', () => expect(hex(toSign(said))).toBe('68616c6c7761792d62696e64696e672f3100' + hex(said)))
   test('long parts have a length byte', () => {
     const out = sealed(unhex('02'.repeat(33)), said, unhex('22'.repeat(64)))
     expect(hex(out)).toBe(`a3015821${'02'.repeat(33)}0258${said.length.toString(16)}${hex(said)}035840${'22'.repeat(64)}`)
-    expect(() => sealed(new Uint8Array(256), said, said)).toThrow(RangeError)
+    expect(() => sealed(new Uint8Array(65536), said, said)).toThrow(RangeError)
   })
 })
 
@@ -127,11 +132,11 @@ describe('safety', () => {
   test('what weakens the home is named', () => {
     const more = { ...home, rules: [{ subject: 'kitchen', right: 'dropin', who: ['all'] }, { subject: 'hall', right: 'dropin', who: [] }] }
     const found = safety(more, [device('cam', '', 'sendonly', { foreign: true }), device('new', '', '', { status: 'never seen' })],
-      [{ slug: 'b', name: 'B', presence: 'away', role: 'owner', nodes: [] }, { slug: 'g', name: 'G', presence: 'away', role: 'guest', nodes: [] }],
+      [{ slug: 'b', name: 'B', presence: 'away', role: 'owner', nodes: [], wakes_by: ['push.example'] }, { slug: 'g', name: 'G', presence: 'away', role: 'guest', nodes: [] }],
       [{ name: 'clock', level: 'warn', words: 'the clock is wrong', advice: 'set it' }, { name: 'x', level: 'ok', words: 'fine' }])
     expect(found).toEqual([
       { level: 'ok', key: 'safeOwners', names: ['A', 'B'] }, { level: 'warn', key: 'safePlain', names: ['cam'] }, { level: 'warn', key: 'safeDropIn', names: ['kitchen'] },
-      { level: 'warn', key: 'safeUnseen', names: ['new'] }, { level: 'warn', key: 'safeGuests', names: ['G'] }, { level: 'warn', words: 'the clock is wrong', advice: 'set it' },
+      { level: 'warn', key: 'safeUnseen', names: ['new'] }, { level: 'warn', key: 'safeGuests', names: ['G'] }, { level: 'warn', key: 'safePush', names: ['B (push.example)'] }, { level: 'warn', words: 'the clock is wrong', advice: 'set it' },
     ])
   })
 })

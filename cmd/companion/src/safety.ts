@@ -2,7 +2,7 @@
 import type { Check, Device, Home, Person } from './types'
 
 export type Finding =
-  | { level: 'ok' | 'warn'; key: 'safeOwners' | 'safeOneOwner' | 'safePlain' | 'safeNoPlain' | 'safeDropIn' | 'safeNoDropIn' | 'safeRemovals' | 'safeUnseen' | 'safeGuests'; names: string[] }
+  | { level: 'ok' | 'warn'; key: 'safeOwners' | 'safeOneOwner' | 'safePlain' | 'safeNoPlain' | 'safeDropIn' | 'safeNoDropIn' | 'safeRemovals' | 'safeUnseen' | 'safeGuests' | 'safePush'; names: string[] }
   | { level: 'ok' | 'warn' | 'fail'; words: string; advice?: string }
 
 export function safety(home: Home, devices: Device[], persons: Person[], checks: Check[]): Finding[] {
@@ -18,6 +18,8 @@ export function safety(home: Home, devices: Device[], persons: Person[], checks:
   if (home.proposals.length) out.push({ level: 'warn', key: 'safeRemovals', names: home.proposals.map((p) => p.target) })
   const forever = persons.filter((p) => p.role === 'guest' && !p.until).map((p) => p.name)
   if (forever.length) out.push({ level: 'warn', key: 'safeGuests', names: forever })
+  const woken = persons.filter((p) => p.wakes_by?.length).map((p) => `${p.name} (${p.wakes_by!.join(', ')})`)
+  if (woken.length) out.push({ level: 'warn', key: 'safePush', names: woken })
   for (const c of checks) {
     if (c.level === 'warn' || c.level === 'fail') out.push({ level: c.level, words: c.words, advice: c.advice })
   }

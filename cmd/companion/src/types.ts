@@ -21,7 +21,7 @@ export interface Device {
 export interface Foreign { id: string; name: string; is: string; kinds: string[] | null; addrs: string[] | null }
 export interface Candidate { id: string; class: string; is: string; name: string; room?: string; version: string }
 export interface Named { slug: string; name: string }
-export interface Person extends Named { presence: Presence; role: string; nodes: string[] | null; until?: number; room?: string }
+export interface Person extends Named { presence: Presence; role: string; nodes: string[] | null; until?: number; room?: string; wakes_by?: string[] }
 export interface Phone extends Named { node: string; person: string }
 export interface Rule { subject: string; right: string; who: string[] | null; hours?: string }
 export interface Member extends Named { room?: string; class: string; role: string; node: string }

@@ -1,8 +1,9 @@
 import { useSignal } from '@preact/signals'
-import { api, devices, forgetPhone, groups, home, me, owner, persons, refresh, rooms, serving, signOut } from '../home'
-import { quiet, setQuiet } from '../phone'
+import { api, devices, forgetPhone, groups, home, me, member, owner, persons, refresh, rooms, serving, signOut } from '../home'
+import { quiet, setQuiet, signAnew } from '../phone'
 import { Ask, Field, Trouble, useTask } from '../parts'
 import { choose, chosen, t, type Key, type Language } from '../text'
+import { turnOff, turnOn, wakeable, woken } from '../wake'
 
 export function Settings() {
   const asking = useSignal(false)
@@ -17,6 +18,7 @@ export function Settings() {
           </select>
         </Field>
       </section>
+      {member.value && <Woken />}
       <Quiet />
       <DropIn />
       <section aria-label={t('account')}>
@@ -30,6 +32,27 @@ export function Settings() {
       </section>
       {asking.value && <Ask title={t('forget')} words={t('forgetHelp')} yes={t('forget')} onYes={() => void forgetPhone()} onNo={() => { asking.value = false }} />}
     </>
+  )
+}
+
+/** Off until its person wants it: from then on a service outside the home learns when this phone is called. */
+function Woken() {
+  const { busy, failed, run } = useTask()
+  return (
+    <section aria-label={t('notifications')}>
+      <h2>{t('notifications')}</h2>
+      <label class="check">
+        <input type="checkbox" name="wake" checked={woken.value} disabled={!wakeable || busy.value} onChange={(e) => {
+          const box = e.currentTarget
+          return run(async () => {
+            await (box.checked ? turnOn() : turnOff())
+            signAnew()
+          }).finally(() => { box.checked = woken.value })
+        }} />{t('wakeOn')}
+      </label>
+      <small>{t(wakeable ? 'wakeHelp' : 'wakeNot')}</small>
+      <Trouble of={failed} />
+    </section>
   )
 }
 

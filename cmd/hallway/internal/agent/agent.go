@@ -76,6 +76,7 @@ type Agent struct {
 	web      webCerts
 	phones   phones
 	wishes   wishes
+	wakes    wakes
 	routes   http.Handler // of the API, without those of browsers
 	sip      *sessions.Agent
 	edge     *edge.Edge
@@ -154,6 +155,7 @@ func open(cfg config.Config, opt Options) (a *Agent, err error) {
 	}
 	a.invited = a.roster.Roster() != nil
 	a.wishes = newWishes()
+	a.openWakes()
 	a.routes, _ = api.NewHandler(a, nil, opt.Version)
 	return a, a.openSessions()
 }
@@ -190,7 +192,7 @@ func (a *Agent) openSessions() error {
 	a.sip, err = sessions.New(sessions.Config{
 		Self: a.self, Flows: a.mesh, Resolver: func() sessions.Resolver { return a.dir.Snapshot() }, Media: a.media, Policy: a,
 		Behaviour: a.profile.Behaviour, Capability: caps, AutoAnswer: auto, Version: a.opt.Version, Logger: a.log,
-		Examine: a.answerDoctor, Speaks: a.speaks, HalfDuplex: halfDuplex(a.profile.Behaviour, source, sink),
+		Examine: a.answerDoctor, Speaks: a.speaks, Wake: a.wake, HalfDuplex: halfDuplex(a.profile.Behaviour, source, sink),
 	})
 	if err != nil {
 		return err

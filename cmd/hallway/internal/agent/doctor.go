@@ -37,6 +37,7 @@ type question struct {
 	Web   *webQuestion   `json:"web,omitempty"`   // of an owner: a certificate for the companion
 	Phone *phoneQuestion `json:"phone,omitempty"` // of an owner: a phone came here that knows your window
 	Wish  *wishQuestion  `json:"wish,omitempty"`  // of an owner: a phone came here and wants the home changed
+	Wake  *wakeQuestion  `json:"wake,omitempty"`  // tell this phone that somebody calls
 }
 
 // reply answers a question.
@@ -48,6 +49,7 @@ type reply struct {
 	Web       *webReply      `json:"web,omitempty"`
 	Phone     *phoneReply    `json:"phone,omitempty"`
 	Wish      *wishReply     `json:"wish,omitempty"`
+	Wake      *wakeReply     `json:"wake,omitempty"`
 }
 
 // Doctor implements api.Backend: what only the running agent knows.
@@ -255,6 +257,9 @@ func (a *Agent) answerDoctor(ctx context.Context, from devices.Device, raw []byt
 	if q.Wish != nil {
 		r.Wish = a.answerWish(ctx, from, *q.Wish)
 		r.Epoch, r.Heads = a.epoch(), a.heads()
+	}
+	if q.Wake != nil {
+		r.Wake = a.answerWake(ctx, *q.Wake)
 	}
 	if q.Call != "" {
 		a.log.Info("a member's doctor asks about calls from here", "peer", from.Slug)

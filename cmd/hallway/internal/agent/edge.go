@@ -29,8 +29,8 @@ func (a *Agent) openEdge() error {
 // forgetPhones takes back what an earlier run said of its phones.
 func (a *Agent) forgetPhones() {
 	for phone, b := range a.mesh.Bindings() {
-		if b.Node == a.self && b.Binding != a.edge.Name() {
-			if err := a.mesh.Retract(phone.String(), records.KindBinding); err != nil {
+		if b.Node == a.self && b.Binding != a.edge.Name() && !b.Asleep {
+			if err := (bindings{a}).Retract(phone, b.Signed); err != nil {
 				a.log.Warn("others cannot be told that a phone is gone", "phone", phone, "err", err)
 			}
 		}
@@ -41,7 +41,7 @@ func (a *Agent) forgetPhones() {
 func (a *Agent) takeBindings() {
 	out := map[devices.NodeID]devices.Binding{}
 	for phone, b := range a.mesh.Bindings() {
-		out[phone] = devices.Binding{Node: b.Node, Fingerprints: b.Fingerprints, Quiet: b.Quiet, Busy: b.Busy}
+		out[phone] = devices.Binding{Node: b.Node, Fingerprints: b.Fingerprints, Quiet: b.Quiet, Busy: b.Busy, Asleep: b.Asleep, WakesBy: b.WakesBy()}
 	}
 	a.dir.SetBindings(out)
 }
@@ -51,11 +51,15 @@ type bindings struct{ a *Agent }
 
 func (b bindings) Open(phone devices.NodeID, signed []byte) (edge.Bound, error) {
 	s, err := records.OpenBinding(signed, phone, b.a.self)
-	return edge.Bound{Name: s.Binding, Fingerprints: s.Fingerprints, Quiet: s.Quiet}, err
+	return edge.Bound{Name: s.Binding, Fingerprints: s.Fingerprints, Quiet: s.Quiet, Wakes: s.Wake != nil}, err
 }
 
 func (b bindings) Publish(phone devices.NodeID, signed []byte, busy bool) error {
-	body, err := records.MarkBusy(signed, busy)
+	return b.write(phone, signed, records.Said{Busy: busy})
+}
+
+func (b bindings) write(phone devices.NodeID, signed []byte, said records.Said) error {
+	body, err := records.Mark(signed, said)
 	if err == nil {
 		err = b.a.mesh.Write(records.Statement{Subject: phone.String(), Kind: records.KindBinding, Body: cbor.RawMessage(body)})
 	}
@@ -65,7 +69,10 @@ func (b bindings) Publish(phone devices.NodeID, signed []byte, busy bool) error 
 	return err
 }
 
-func (b bindings) Retract(phone devices.NodeID) error {
+func (b bindings) Retract(phone devices.NodeID, signed []byte) error {
+	if s, err := records.OpenBinding(signed, phone, b.a.self); err == nil && s.Wake != nil && b.a.roster.Roster().IsPhone(phone) {
+		return b.write(phone, signed, records.Said{Asleep: true})
+	}
 	return b.a.mesh.Retract(phone.String(), records.KindBinding)
 }
 

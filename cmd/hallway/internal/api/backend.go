@@ -165,6 +165,7 @@ type Rooms struct {
 type PersonNow struct {
 	devices.Person
 	Presence devices.Presence `json:"presence" enum:"free,busy,dnd,away" doc:"the best of the person's phones; away: none is connected"`
+	WakesBy  []string         `json:"wakes_by,omitempty" doc:"push services outside the home that wake the person's phones, because these asked for it"`
 }
 
 // Devices lists members and what else is in sight.

@@ -154,7 +154,7 @@ func reads(a huma.API, b Backend) {
 		s := b.Directory()
 		persons := make([]PersonNow, 0, len(s.Persons))
 		for _, p := range s.Persons {
-			persons = append(persons, PersonNow{p, s.Presence(p.Slug)})
+			persons = append(persons, PersonNow{p, s.Presence(p.Slug), s.WakesBy(p.Slug)})
 		}
 		return Rooms{orEmpty(s.Rooms), orEmpty(s.Groups), persons}, nil
 	})

@@ -16,10 +16,12 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/hallway-home/hallway/cmd/hallway/internal/push"
 	"github.com/hallway-home/hallway/profiles"
 )
 
-// Config of an agent.
+// Config of an agent. Push lists the hosts of the push services that this device may tell of a call to a phone which
+// asked for that; it talks to none otherwise.
 type Config struct {
 	Name       string    `yaml:"name" json:"name"`
 	Class      string    `yaml:"class" json:"class"`
@@ -34,6 +36,7 @@ type Config struct {
 	Source     Source    `yaml:"source" json:"source"`
 	Sink       Sink      `yaml:"sink" json:"sink"`
 	Web        Web       `yaml:"web" json:"web"`
+	Push       []string  `yaml:"push" json:"push"`
 	Pipelines  string    `yaml:"pipelines" json:"pipelines"`
 	Log        Log       `yaml:"log" json:"log"`
 
@@ -96,7 +99,7 @@ type Log struct {
 func Default() Config {
 	return Config{
 		Class: "panel", Data: defaultData(), Listen: ":5061", AutoAnswer: "profile",
-		Interfaces: []string{}, Peers: []string{}, Discovery: Discovery{MDNS: true, SSDP: true, WSD: true}, Log: Log{Level: "info", Format: "text"},
+		Interfaces: []string{}, Peers: []string{}, Discovery: Discovery{MDNS: true, SSDP: true, WSD: true}, Push: push.Services(), Log: Log{Level: "info", Format: "text"},
 	}
 }
 
