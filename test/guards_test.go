@@ -122,6 +122,7 @@ func disarm(line string) (string, bool) {
 func TestEveryCheckIsGuarded(t *testing.T) {
 	for _, g := range guards() {
 		t.Run(strings.ReplaceAll(g.name, " ", "_"), func(t *testing.T) {
+			t.Parallel() // each compiles and runs one package
 			sites := sitesOf(t, g.pkg, g.name)
 			if len(sites) == 0 {
 				t.Fatalf("no line in %s ends with \"// check: %s\"", g.pkg, g.name)

@@ -21,8 +21,11 @@ const (
 	maxDialogs = 128
 	// goneAfter: a phone or member that comes back sooner keeps its calls (decisions: 10 s).
 	goneAfter = 10 * time.Second
-	// sleepsAfter: a phone that can be woken is said to be asleep; a reload is quicker.
+	// sleepsAfter: a phone that can be woken is asleep once its pages have been gone that long; a reload is quicker.
 	sleepsAfter = 2 * time.Second
+	// frozenAfter: a page that says nothing, though it pings every 1.5 s, was put to sleep by its system. Its browser
+	// still answers for it.
+	frozenAfter = 8 * time.Second
 	// patience bounds how long the other side rings.
 	patience = 2 * time.Minute
 	// inDialogTime is how long a request within a dialog may take (RFC 3261 section 17.1.2.2).
@@ -168,12 +171,7 @@ func (e *Edge) Review(now time.Time) {
 			}
 		}
 	}
-	for phone, p := range e.bound {
-		if p.Wakes && !p.asleep && now.Sub(p.since) > sleepsAfter && e.sleeps(phone, now) {
-			p.asleep = true
-			e.bound[phone], left[phone] = p, p
-		}
-	}
+	back := e.turn(left, now)
 	e.mu.Unlock()
 	for _, s := range strangers {
 		e.log.Info("a phone no longer belongs to this home", "phone", s.phone.ID)
@@ -181,6 +179,11 @@ func (e *Edge) Review(now time.Time) {
 	}
 	for phone, p := range left {
 		e.retract(phone, p)
+	}
+	for phone, p := range back {
+		if err := e.cfg.Bindings.Publish(phone, p.signed, p.busy); err != nil {
+			e.log.Warn("others cannot be told that a phone is awake", "phone", phone, "err", err)
+		}
 	}
 	for _, d := range e.all() {
 		e.reviewDialog(d, r, now)
@@ -250,14 +253,31 @@ func (e *Edge) reviewDialog(d *dialog, r sessions.Resolver, now time.Time) {
 	}
 }
 
-// sleeps reports whether all pages of a phone have been gone for a while; mu is held.
-func (e *Edge) sleeps(phone devices.NodeID, now time.Time) bool {
-	for _, t := range e.tabs {
-		if t.phone.ID == phone && (t.flow != nil || now.Sub(t.goneSince) < sleepsAfter) {
-			return false
+// turn notes which phones that can be woken have fallen asleep, in left, and gives those that are awake again; mu is
+// held. A call keeps its phone awake.
+func (e *Edge) turn(left map[devices.NodeID]published, now time.Time) (back map[devices.NodeID]published) {
+	back = map[devices.NodeID]published{}
+	for phone, p := range e.bound {
+		if !p.Wakes {
+			continue
+		}
+		talks, lingers := false, false
+		for _, t := range e.tabs {
+			if t.phone.ID == phone {
+				talks = talks || t.flow != nil && now.Sub(t.flow.heardAt()) < frozenAfter
+				lingers = lingers || t.flow == nil && now.Sub(t.goneSince) < sleepsAfter
+			}
+		}
+		switch {
+		case p.asleep && talks:
+			p.asleep = false
+			e.bound[phone], back[phone] = p, p
+		case !p.asleep && !talks && !lingers && !p.busy && now.Sub(p.since) > sleepsAfter:
+			p.asleep = true
+			e.bound[phone], left[phone] = p, p
 		}
 	}
-	return true
+	return back
 }
 
 // hasTab reports whether a phone has one, gone for a moment or not; mu is held.

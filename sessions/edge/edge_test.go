@@ -52,6 +52,7 @@ type node struct {
 	bindings map[devices.NodeID]devices.Binding
 	written  int
 	told     []devices.NodeID // phones that were to be woken
+	slept    []devices.NodeID // phones that were said to be asleep
 	patience time.Duration    // with them
 }
 
@@ -161,6 +162,7 @@ func (n *node) Retract(phone devices.NodeID, signed []byte) error {
 	n.bindingsAre(func(m map[devices.NodeID]devices.Binding) {
 		delete(m, phone)
 		if b.Wake != nil {
+			n.slept = append(n.slept, phone)
 			m[phone] = devices.Binding{Node: n.self, WakesBy: b.WakesBy(), Quiet: b.Quiet, Asleep: true}
 		}
 	})
@@ -283,7 +285,7 @@ func (p *page) request(method, to, branch, call, fromTag, toTag, more, body stri
 		method, to, domain, p.ask, p.contact, branch, p.person, domain, fromTag, to, domain, toTag, call, p.seq, method, p.contact, p.contact, more, len(body), body))
 }
 
-// read returns the next message that is no 100.
+// read returns the next message that is no 100 and no pong.
 func (p *page) read() sip.Message {
 	p.n.t.Helper()
 	for {
@@ -292,6 +294,9 @@ func (p *page) read() sip.Message {
 		cancel()
 		if err != nil {
 			p.n.t.Fatalf("%s hears nothing: %v", p.person, err)
+		}
+		if string(b) == "\r\n" {
+			continue
 		}
 		m, err := sip.NewParser().ParseSIP(b)
 		if err != nil {

@@ -193,6 +193,9 @@ func (e *Edge) ringing(person string, only devices.NodeID) (out []*tab, quiet bo
 		if t.phone.Person != person || t.flow == nil || only != (devices.NodeID{}) && t.phone.ID != only {
 			continue
 		}
+		if e.bound[t.phone.ID].asleep { // it does not hear; who wakes it calls it alone, once it does
+			continue
+		}
 		if e.bound[t.phone.ID].Quiet { // check: quiet phone
 			quiet = true
 			continue

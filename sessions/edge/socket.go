@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -149,6 +150,7 @@ type socket struct {
 	ws            *websocket.Conn
 	rest          []byte // read and not passed on; of the reader
 	once          sync.Once
+	heard         atomic.Int64 // when its page said something last, in Unix nanoseconds
 
 	tab    *tab  // registered through it; guarded by Edge.mu
 	bound  Bound // likewise
@@ -158,6 +160,7 @@ type socket struct {
 // open ends with the login and with the flow.
 func (s *socket) open(ctx context.Context, ws *websocket.Conn) {
 	s.ws = ws
+	s.heard.Store(time.Now().UnixNano())
 	context.AfterFunc(ctx, s.cancel)
 }
 
@@ -197,6 +200,7 @@ func (s *socket) Read(b []byte) (int, error) {
 			s.cancel()
 			return 0, net.ErrClosed
 		}
+		s.heard.Store(time.Now().UnixNano())
 		if s.rest, err = whole(msg); err != nil {
 			s.cancel()
 			return 0, err
@@ -206,6 +210,8 @@ func (s *socket) Read(b []byte) (int, error) {
 	s.rest = s.rest[n:]
 	return n, nil
 }
+
+func (s *socket) heardAt() time.Time { return time.Unix(0, s.heard.Load()) }
 
 // Write implements net.Conn; the library writes a whole message at a time.
 func (s *socket) Write(b []byte) (int, error) {

@@ -47,17 +47,23 @@ func (n *node) wake(ctx context.Context, _ devices.Device, phones []devices.Node
 	return out
 }
 
-func (p *page) sleeps() *page {
-	p.n.t.Helper()
+func wakeOf(t testing.TB, person string) *records.Wake {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		p.n.t.Fatal(err)
+		t.Fatal(err)
 	}
 	secret, err := key.Bytes()
 	if err != nil {
-		p.n.t.Fatal(err)
+		t.Fatal(err)
 	}
-	p.wake = &records.Wake{Endpoint: "https://push.example/" + p.person, Key: secret}
+	return &records.Wake{Endpoint: "https://push.example/" + person, Key: secret}
+}
+
+// sleeps closes a page whose phone is to be woken.
+func (p *page) sleeps() *page {
+	p.n.t.Helper()
+	p.wake = wakeOf(p.n.t, p.person)
 	p.register()
 	_ = p.ws.Close(websocket.StatusNormalClosure, "")
 	p.n.waitFor(p.n.t, p.person+" is asleep", func() bool { return p.n.bindings[p.id].Asleep })
@@ -129,6 +135,37 @@ func TestSleepingPhone_QuietOrAwake(t *testing.T) {
 	defer n.mu.Unlock()
 	if len(n.told) != 0 {
 		t.Errorf("%d phones were told", len(n.told))
+	}
+}
+
+// A page that its system has put to sleep is silent while its browser still answers. It wakes up by itself.
+func TestSleepingPhone_Frozen(t *testing.T) {
+	n := newNode(t)
+	maria, sam, plain := n.phone("maria").open().register(), n.phone("sam").open(), n.phone("sam").open().register()
+	sam.wake = wakeOf(t, "sam")
+	sam.register()
+	later := time.Now().Add(frozenAfter + time.Second)
+	n.edge.Review(later)
+	n.mu.Lock()
+	slept := slices.Clone(n.slept)
+	n.mu.Unlock()
+	if !slices.Equal(slept, []devices.NodeID{sam.id}) { // who cannot be woken is called as ever
+		t.Fatalf("asleep are %v, not %v", slept, sam.id)
+	}
+	sam.write("\r\n\r\n") // its ping
+	n.waitFor(t, "it is awake", func() bool { return !n.bindings[sam.id].Asleep })
+	maria.request("INVITE", "sam", "f1", "f1", "m", "", "", maria.sdp())
+	sam.respond(sam.asked(sip.INVITE), 200, "s")
+	plain.asked(sip.INVITE)
+	if s := maria.status(); s != 200 {
+		t.Fatalf("the caller hears %d", s)
+	}
+	n.waitFor(t, "it is in a call", func() bool { return n.bindings[sam.id].Busy })
+	n.edge.Review(later.Add(time.Hour)) // a call keeps it awake
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.slept) != 1 {
+		t.Errorf("in a call it fell asleep: %v", n.slept)
 	}
 }
 

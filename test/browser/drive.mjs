@@ -45,7 +45,8 @@ Object.assign(commands, {
   crash: async ({ page: n }) => void (await context.newCDPSession(others[n])).send('Page.crash').catch(() => {}), // it is not answered
 })
 // The service worker: {do: "permit"} lets the page show notices, {do: "push"} hands it an empty push, as the browser's
-// push service would, {do: "worker", js} evaluates there.
+// push service would, {do: "worker", js} evaluates there. {do: "freeze", on} stops the processes of pages, as a phone
+// does in the background: the browser itself goes on and answers for them.
 Object.assign(commands, {
   permit: () => context.grantPermissions(['notifications']),
   push: async () => {
@@ -55,6 +56,10 @@ Object.assign(commands, {
     const { registrationId, scopeURL } = await known
     await dev.send('ServiceWorker.deliverPushMessage', { origin: new URL(scopeURL).origin, registrationId, data: '' })
     await dev.detach()
+  },
+  freeze: async ({ on }) => {
+    const { processInfo } = await (await context.browser().newBrowserCDPSession()).send('SystemInfo.getProcessInfo')
+    for (const p of processInfo) if (p.type === 'renderer') process.kill(p.id, on ? 'SIGSTOP' : 'SIGCONT')
   },
   worker: async ({ js }) => (context.serviceWorkers()[0] ?? await context.waitForEvent('serviceworker', patience)).evaluate(`(async () => { ${js} })()`),
 })

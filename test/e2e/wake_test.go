@@ -222,6 +222,25 @@ func TestAClosedPageIsWoken(t *testing.T) {
 	page.click(button("Hang up"))
 	kitchen.eventually(5*time.Second, "the end is known", func() bool { return kitchen.call(c.ID).State == "ended" })
 
+	// A page that the phone has put to sleep says nothing, while its browser keeps the connection.
+	freeze := func(on bool) {
+		t.Helper()
+		if _, err := page.command(map[string]any{"do": "freeze", "on": on}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page.click(button("Close"))
+	freeze(true)
+	hall.shows("anna", "away", 15*time.Second)
+	c = ask[call](kitchen, "call", "anna", "--detach")
+	hall.eventually(5*time.Second, "the push service is told", func() bool { return len(service.pushes()) == 2 })
+	tapped = time.Now()
+	freeze(false)
+	page.wait("dialog >> text=Stove is calling")
+	t.Logf("it rings %v after it was looked at", time.Since(tapped).Round(time.Millisecond))
+	page.click(button("Decline"))
+	kitchen.eventually(5*time.Second, "the end is known", func() bool { return kitchen.call(c.ID).Reason == "Anna declined the call." })
+
 	// A node that was killed took nothing along; a caller who hangs up waits no longer.
 	open("about:blank")
 	hall.shows("anna", "away", 10*time.Second)
@@ -230,7 +249,7 @@ func TestAClosedPageIsWoken(t *testing.T) {
 	hall.eventually(10*time.Second, "the kitchen is back", func() bool { return hall.sees("stove") == "reachable" })
 	time.Sleep(3 * time.Second) // a phone is told once in this time
 	c = ask[call](kitchen, "call", "anna", "--detach")
-	hall.eventually(5*time.Second, "the push service is told again", func() bool { return len(service.pushes()) == 2 })
+	hall.eventually(5*time.Second, "the push service is told again", func() bool { return len(service.pushes()) == 3 })
 	kitchen.run("hangup", c.ID)
 	kitchen.eventually(2*time.Second, "the caller is free", func() bool { return kitchen.call(c.ID).State == "ended" })
 
@@ -239,7 +258,7 @@ func TestAClosedPageIsWoken(t *testing.T) {
 	service.start("-ended")
 	time.Sleep(3 * time.Second)
 	began = time.Now()
-	if out, code := kitchen.try("call", "anna"); code == 0 || time.Since(began) > 10*time.Second || len(service.pushes()) != 3 {
+	if out, code := kitchen.try("call", "anna"); code == 0 || time.Since(began) > 10*time.Second || len(service.pushes()) != 4 {
 		t.Errorf("exit %d after %v and %d pushes: %s", code, time.Since(began), len(service.pushes()), out)
 	}
 
@@ -251,7 +270,7 @@ func TestAClosedPageIsWoken(t *testing.T) {
 	hall.eventually(5*time.Second, "the home forgets how to wake the phone", func() bool { return wakesBy() == "" })
 	open("about:blank")
 	began = time.Now()
-	if out, code := kitchen.try("call", "anna"); code == 0 || time.Since(began) > 5*time.Second || len(service.pushes()) != 3 {
+	if out, code := kitchen.try("call", "anna"); code == 0 || time.Since(began) > 5*time.Second || len(service.pushes()) != 4 {
 		t.Errorf("exit %d after %v and %d pushes: %s", code, time.Since(began), len(service.pushes()), out)
 	}
 }
