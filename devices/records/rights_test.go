@@ -207,7 +207,11 @@ func TestBinding_Wake(t *testing.T) {
 
 func FuzzBinding(f *testing.F) {
 	phone := newKey(f)
-	b := Binding{Node: devices.NodeID{1}, Binding: "flow", Fingerprints: [][]byte{make([]byte, 32)}, Sequence: 3}
+	secret, err := newKey(f).Bytes()
+	if err != nil {
+		f.Fatal(err)
+	}
+	b := Binding{Node: devices.NodeID{1}, Binding: "flow", Fingerprints: [][]byte{make([]byte, 32)}, Sequence: 3, Wake: &Wake{"https://push.example/x", secret}}
 	good, err := SealBinding(phone, b)
 	if err != nil {
 		f.Fatal(err)
@@ -218,7 +222,7 @@ func FuzzBinding(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		r.Body = raw
 		got, err := openBinding(r)
-		got.Busy = false // the node's word, not the phone's
+		got.Busy, got.Asleep, got.Signed = false, false, nil // the node's word, not the phone's
 		if err == nil && !reflect.DeepEqual(got, b) {
 			t.Fatalf("a binding that the phone did not sign: %+v", got)
 		}
