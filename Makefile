@@ -55,7 +55,7 @@ e2e: ## tests between processes in network namespaces (root)
 fuzz: ## each fuzz target for FUZZTIME
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz
 
-soak: fuzz ## fuzz targets, SIM_SEEDS simulated homes, calls and churn for SOAK, CALLS short calls, one of DRIFT, attacks for HOSTILE
+soak: fuzz ## fuzz targets, SIM_SEEDS simulated homes, calls and churn for SOAK, CALLS short calls, one of DRIFT, attacks for HOSTILE, every guarded check taken out, a build from nothing
 	HALLWAY_SIM_SEEDS=$(SIM_SEEDS) HALLWAY_SOAK=$(SOAK) HALLWAY_CALLS=$(CALLS) HALLWAY_DRIFT=$(DRIFT) HALLWAY_CHURN=$(SOAK) HALLWAY_HOSTILE=$(HOSTILE) scripts/test soak
 
 bench: deps build ## the budgets, measured: a table and build/bench.json

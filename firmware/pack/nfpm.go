@@ -100,6 +100,7 @@ func (j *job) debs() error {
 		info := j.info(t, debArch()[t.Name], entries)
 		info.Section, info.Priority = "net", "optional"
 		info.Depends = []string{"adduser"}
+		info.Recommends = []string{"ca-certificates"} // by which it knows the push services that wake phones
 		info.Suggests = []string{"ffmpeg"}
 		info.Deb.Compression = "gzip" // xz saves a tenth and takes a minute on a small build machine
 		if info.Scripts.PostInstall, err = j.file("postinst"); err != nil {

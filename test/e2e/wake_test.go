@@ -126,6 +126,21 @@ func (b *browser) notices() (out []string) {
 	return out
 }
 
+// notified waits until the phone shows that somebody calls.
+func (b *browser) notified() {
+	b.t.Helper()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		n := b.notices()
+		if len(n) == 1 && n[0] == "Somebody calls. Tap to see who." {
+			return
+		}
+		if time.Now().After(end) {
+			sees, err := b.command(map[string]any{"do": "worker", "js": "return [Notification.permission, ...(await clients.matchAll({ includeUncontrolled: true })).map((c) => c.url + ' ' + c.visibilityState)]"})
+			b.t.Fatalf("the phone shows %q; its service worker knows %s (%v)", n, sees, err)
+		}
+	}
+}
+
 // delivered is a push as the browser's own service would hand it over.
 func (b *browser) delivered() {
 	b.t.Helper()
@@ -204,10 +219,7 @@ func TestAClosedPageIsWoken(t *testing.T) {
 		t.Errorf("the push was %+v, for a subscription under %s", p, wanted.Key)
 	}
 	page.delivered()
-	page.soon(5*time.Second, "the phone shows that somebody calls", func() bool {
-		n := page.notices()
-		return len(n) == 1 && n[0] == "Somebody calls. Tap to see who."
-	})
+	page.notified()
 	if s := kitchen.call(c.ID); s.State != "calling" {
 		t.Errorf("meanwhile the call is %+v", s)
 	}

@@ -14,7 +14,8 @@ const pages = () => clients.matchAll({ type: 'window', includeUncontrolled: true
 
 async function called() {
   if ((await pages()).some((p) => p.visibilityState === 'visible')) return // it rings by itself
-  await registration.showNotification('Hallway', { body: words, tag: 'call', renotify: true, requireInteraction: true, icon: '/icon.svg' })
+  // No picture: it would be fetched from the home first, which a phone elsewhere waits for in vain.
+  await registration.showNotification('Hallway', { body: words, tag: 'call', renotify: true, requireInteraction: true })
 }
 
 async function open() {

@@ -64,7 +64,7 @@ export async function turnOff() {
 
 /** Shows a call to somebody who does not see the page. */
 export async function notice(words: string) {
-  if (woken.value && document.hidden) await (await navigator.serviceWorker.ready).showNotification('Hallway', { body: words, tag: 'call', requireInteraction: true, icon: '/icon.svg' })
+  if (woken.value && document.hidden) await (await navigator.serviceWorker.ready).showNotification('Hallway', { body: words, tag: 'call', requireInteraction: true })
 }
 
 /** Takes the notice away: the call is on the screen, or over. */
