@@ -10,13 +10,13 @@ func (p *page) callInfo(token string) string {
 	return "Call-Info: <sip:" + p.person + "@" + p.n.home.Domain() + ";gr=" + token + ">;purpose=preview\r\n"
 }
 
-// watches asks for the picture of a call that rings.
-func (p *page) watches(person, token string) (call, tag string) {
-	call, tag = strings.Repeat("c", 8)+token[:4]+p.contact, "w"
-	p.ask = ";gr=" + token
-	p.request("INVITE", person, call, call, tag, "", "", p.sdp())
+// watches asks for the picture of a call that rings, in a call of its own: with a branch that an
+// earlier refusal's transaction still has, it would be taken for that request sent again.
+func (p *page) watches(person, secret string) {
+	call := token()
+	p.ask = ";gr=" + secret
+	p.request("INVITE", person, call, call, "w", "", "", p.sdp())
 	p.ask = ""
-	return call, tag
 }
 
 // While a page's call rings, whoever knows its token reaches this very page with an INVITE of its
