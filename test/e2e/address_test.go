@@ -80,6 +80,7 @@ func active(t *testing.T, from, to *node) string {
 // A new address by DHCP: the URI stays, the contact is fresh on the others within 5 s, and
 // a running call goes on, whichever side moves, and when both do at once.
 func TestA13_NewAddress(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	file := clip(t, 440)
 	tv := nodeOn(t, hostOn(t, l, l.First(), "TV", netlab.IPv4Only), "tv", "", "--source-clip", file).start().found()
@@ -124,6 +125,7 @@ func TestA13_NewAddress(t *testing.T) {
 // On both families the call does not even notice: it runs over addresses that stay, or
 // moves. A cable pulled for 8 s does not end it either.
 func TestA13_PulledPlugWhileTalking(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	file := clip(t, 440)
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", file).start().found()

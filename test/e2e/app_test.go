@@ -158,7 +158,7 @@ func asCamera(t *testing.T, text string) string {
 }
 
 // appHome is a home of two owners with rooms, and hosts for phones and a foreign camera.
-func appHome(t *testing.T) (kitchen, hall *node, l *netlab.Lab, host string) {
+func appHome(t *testing.T) (kitchen, hall *node, l *netlab.Lab) {
 	t.Helper()
 	withApp(t)
 	l = newLab(t)
@@ -166,31 +166,27 @@ func appHome(t *testing.T) (kitchen, hall *node, l *netlab.Lab, host string) {
 	hall = newNode(t, l, "Wall", "tv", "Hall")
 	kitchen.invite(hall)
 	kitchen.run("home", "role", "wall", "owner")
-	for _, n := range []*node{kitchen, hall} {
-		n.eventually(20*time.Second, "it has a certificate for the companion", func() bool { return ask[trust](n, "home", "trust").Ready })
-	}
-	host = strings.TrimSuffix(strings.TrimPrefix(ask[trust](kitchen, "home", "trust").URL, "https://"), ":8443/")
-	return kitchen, hall, l, host
+	_, _ = kitchen.origin(), hall.origin() // both can serve the app
+	return kitchen, hall, l
 }
 
 // TestApp walks through the app as people do: a phone is paired by what its camera sees and sees the
 // house, a camera is added, names change, a second phone comes by an invitation of the first and
 // goes by its removal. Each screen is drawn, and judged by axe-core.
 func TestApp(t *testing.T) {
-	kitchen, hall, l, host := appHome(t)
-	origin, ca := "https://"+host+":8443", caOf(t, kitchen)
+	kitchen, hall, l := appHome(t)
+	origin := kitchen.origin()
 	annas := l.MustHost(t, "anna")
 	kitchen.takeName(nil, annas)
 	w := ask[phoneWindow](kitchen, "phone", "--name", "Anna", "--no-wait")
-	phone := newBrowser(t, annas, host, virtual, ca, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--use-file-for-fake-video-capture="+asCamera(t, w.URL))
+	phone := kitchen.browserOn(annas, virtual, "--use-file-for-fake-video-capture="+asCamera(t, w.URL))
 	if status, err := phone.open(origin + "/"); err != nil || status != http.StatusOK {
 		t.Fatalf("%d %v", status, err)
 	}
 	phone.wait(button("Scan"))
 	phone.draw("pair")
 	phone.click(button("Scan"))
-	phone.fill("input[name=name]", "Anna's phone")
-	phone.click(button("Pair"))
+	phone.named("Anna's phone")
 	phone.wait(".words")
 	phone.draw("pair-waiting")
 	kitchen.run("phone", "accept")
@@ -239,7 +235,7 @@ func TestApp(t *testing.T) {
 		phone.wait("text=More than one owner")
 		phone.draw("people")
 	})
-	t.Run("a phone comes and goes", func(t *testing.T) { comesAndGoes(t, phone, kitchen, l, host, ca) })
+	t.Run("a phone comes and goes", func(t *testing.T) { comesAndGoes(t, phone, kitchen, l.MustHost(t, "ben")) })
 	t.Run("rules", func(t *testing.T) {
 		phone.screen("Settings")
 		phone.click("input[name=dnd]")
@@ -287,22 +283,18 @@ func opensInTime(t *testing.T, phone *browser, origin string) {
 	}
 }
 
-func comesAndGoes(t *testing.T, phone *browser, kitchen *node, l *netlab.Lab, host string, ca []byte) {
-	bens := l.MustHost(t, "ben")
-	second := newBrowser(t, bens, host, virtual, ca)
+func comesAndGoes(t *testing.T, phone *browser, kitchen *node, bens *netlab.Host) {
+	second := kitchen.browserOn(bens, virtual)
 	phone.fill("input[name=person]", "Ben")
 	phone.click(button("Make an invitation"))
 	phone.wait(".qr path")
 	phone.draw("invite")
 	var code string
 	phone.run(`return document.querySelector(".invite .words").textContent`, &code)
-	if _, err := second.open("https://" + host + ":8443/"); err != nil {
+	if _, err := second.open(kitchen.origin() + "/"); err != nil {
 		t.Fatal(err)
 	}
-	second.fill("input[name=code]", code)
-	second.click(button("Next"))
-	second.fill("input[name=name]", "Ben's phone")
-	second.click(button("Pair"))
+	second.typed(code, "Ben's phone")
 	phone.wait("text=Does it show the words")
 	phone.click(button("Let it in"))
 	phone.wait("text=Ben is in.")

@@ -14,19 +14,10 @@ func TestAppCalls(t *testing.T) {
 	kitchen := newNode(t, l, "Stove", "panel", "Kitchen").start().found()
 	panel := newNode(t, l, "Fridge", "panel", "Pantry", "--source-clip", clip(t, 550), "--sink-record", t.TempDir(), "--auto-answer", "yes")
 	kitchen.invite(panel)
-	kitchen.eventually(20*time.Second, "it has a certificate for the companion", func() bool { return ask[trust](kitchen, "home", "trust").Ready })
-	host := strings.TrimSuffix(strings.TrimPrefix(ask[trust](kitchen, "home", "trust").URL, "https://"), ":8443/")
 	annas := l.MustHost(t, "anna")
 	kitchen.takeName(nil, annas)
-	w := ask[phoneWindow](kitchen, "phone", "--name", "Anna", "--no-wait")
-	phone := newBrowser(t, annas, host, virtual, caOf(t, kitchen), "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required")
-	if _, err := phone.open(w.URL); err != nil {
-		t.Fatal(err)
-	}
-	phone.fill("input[name=name]", "Anna's phone")
-	phone.click(button("Pair"))
-	phone.wait(".words")
-	kitchen.run("phone", "accept")
+	phone := kitchen.browserOn(annas, virtual, autoplay)
+	phone.pairs(kitchen, "Anna's phone", "--name", "Anna")
 	phone.wait("[data-slug=fridge][aria-disabled=false]")
 	phone.draw("house-ready")
 

@@ -130,27 +130,18 @@ func (b *browser) counts(what string) {
 
 // appPage is a browser that came in as a phone of somebody and is logged in at that node. The
 // owner's arguments say whose phone it is.
-func appPage(t *testing.T, l *netlab.Lab, owner, at *node, appHost, host string, invitation []string, args ...string) *browser {
+func appPage(t *testing.T, l *netlab.Lab, owner, at *node, host string, invitation []string, args ...string) *browser {
 	t.Helper()
-	w := ask[phoneWindow](owner, append([]string{"phone", "--no-wait"}, invitation...)...)
-	b := newBrowser(t, l.MustHost(t, host), appHost, at.host.IPv4, caOf(t, owner), append([]string{
-		"--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required"}, args...)...)
-	if _, err := b.open(w.URL); err != nil {
-		t.Fatal(err)
-	}
-	b.fill("input[name=name]", host)
-	b.click(button("Pair"))
-	b.wait(".words")
-	owner.run("phone", "accept")
-	b.wait("role=heading[name=House]")
+	b := owner.browserOn(l.MustHost(t, host), at.host.IPv4, append([]string{autoplay}, args...)...)
+	b.pairs(owner, host, invitation...)
 	return b
 }
 
 // wallPanel is a page that came in as the wall panel of the kitchen and was started by a tap.
-func wallPanel(t *testing.T, l *netlab.Lab, owner, at *node, appHost, name string) *browser {
+func wallPanel(t *testing.T, l *netlab.Lab, owner, at *node, name string) *browser {
 	t.Helper()
-	b := appPage(t, l, owner, at, appHost, name, []string{"--name", name, "--room", "Kitchen"})
-	if _, err := b.open("https://" + appHost + ":8443/panel"); err != nil {
+	b := appPage(t, l, owner, at, name, []string{"--name", name, "--room", "Kitchen"})
+	if _, err := b.open(owner.origin() + "/panel"); err != nil {
 		t.Fatal(err)
 	}
 	b.click(button("Start the panel"))
@@ -160,17 +151,15 @@ func wallPanel(t *testing.T, l *netlab.Lab, owner, at *node, appHost, name strin
 }
 
 // ringsHome is a home whose first owner is called Hub, with one more node.
-func ringsHome(t *testing.T, second, class, room string, args ...string) (l *netlab.Lab, hub, other *node, appHost string) {
+func ringsHome(t *testing.T, second, class, room string, args ...string) (l *netlab.Lab, hub, other *node) {
 	t.Helper()
 	withApp(t)
 	l = newLab(t)
 	hub = newNode(t, l, "Hub", "tv", "Cellar", "--source-clip", clip(t, 440)).start().found()
 	other = newNode(t, l, second, class, room, args...)
 	hub.invite(other)
-	for _, n := range []*node{hub, other} {
-		n.eventually(20*time.Second, "it has a certificate for the companion", func() bool { return ask[trust](n, "home", "trust").Ready })
-	}
-	return l, hub, other, strings.TrimSuffix(strings.TrimPrefix(ask[trust](hub, "home", "trust").URL, "https://"), ":8443/")
+	_, _ = hub.origin(), other.origin() // both can serve the app
+	return l, hub, other
 }
 
 // TestAppRingsTheKitchen: a phone calls a room where a browser is the wall panel, at another node.
@@ -178,9 +167,9 @@ func ringsHome(t *testing.T, second, class, room string, args ...string) (l *net
 // picture flow both ways, keys, hold and resume work, and the end frees what was captured. A tab
 // that is killed in a call ends it at the other side within 15 s.
 func TestAppRingsTheKitchen(t *testing.T) {
-	l, hub, attic, host := ringsHome(t, "Loft", "tv", "Attic")
-	phone := appPage(t, l, hub, hub, host, "Pocket", []string{"--name", "Anna"}, "--use-file-for-fake-video-capture="+countingCamera(t))
-	wall := wallPanel(t, l, hub, attic, host, "Wall")
+	l, hub, attic := ringsHome(t, "Loft", "tv", "Attic")
+	phone := appPage(t, l, hub, hub, "Pocket", []string{"--name", "Anna"}, "--use-file-for-fake-video-capture="+countingCamera(t))
+	wall := wallPanel(t, l, hub, attic, "Wall")
 	phone.watched()
 	phone.wait("[data-room=kitchen] [data-slug=wall][aria-disabled=false] .state.on")
 
@@ -251,9 +240,9 @@ func (b *browser) shows(text string) bool {
 // TestAppRingsThreePanels: two browsers at two nodes and a device ring in one room; one accepts, the
 // others stop, say who took it, and log no missed call. First a device calls, then a page.
 func TestAppRingsThreePanels(t *testing.T) {
-	l, hub, fridge, host := ringsHome(t, "Fridge", "panel", "Kitchen", "--source-clip", clip(t, 550), "--sink-record", t.TempDir())
-	wall := wallPanel(t, l, hub, hub, host, "Wall")
-	shelf := wallPanel(t, l, hub, fridge, host, "Shelf")
+	l, hub, fridge := ringsHome(t, "Fridge", "panel", "Kitchen", "--source-clip", clip(t, 550), "--sink-record", t.TempDir())
+	wall := wallPanel(t, l, hub, hub, "Wall")
+	shelf := wallPanel(t, l, hub, fridge, "Shelf")
 	for _, n := range []*node{hub, fridge} {
 		n.eventually(5*time.Second, "it knows both panels", func() bool {
 			in := ask[struct{ Devices []device }](n, "resolve", "kitchen").Devices

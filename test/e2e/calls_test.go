@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -153,9 +152,7 @@ func directions(c call) string {
 // The called side's camera and microphone are a child process here: it is not in the
 // process table before a person accepts, and gone within 1 s of the end.
 func TestA32_CameraOpensOnlyAfterAccept(t *testing.T) {
-	if _, err := exec.LookPath("ffmpeg"); err != nil {
-		missing(t, "ffmpeg is missing; apt install ffmpeg")
-	}
+	needsFFmpeg(t)
 	l := newLab(t)
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", clip(t, 440)).start().found()
 	panel := newNode(t, l, "Panel", "panel", "", "--source-pipeline", "test-picture")

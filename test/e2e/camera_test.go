@@ -62,12 +62,17 @@ func cameraOf(t testing.TB, h *netlab.Host, shows ...string) *rtspCamera {
 	return c
 }
 
-// ffmpeg makes a file.
-func ffmpeg(t testing.TB, args ...string) {
+func needsFFmpeg(t testing.TB) {
 	t.Helper()
 	if _, err := exec.LookPath("ffmpeg"); err != nil {
 		missing(t, "ffmpeg is missing; apt install ffmpeg")
 	}
+}
+
+// ffmpeg makes a file.
+func ffmpeg(t testing.TB, args ...string) {
+	t.Helper()
+	needsFFmpeg(t)
 	command(t, "ffmpeg", append([]string{"-v", "error"}, args...)...)
 }
 
@@ -343,6 +348,7 @@ func holds(t *testing.T, dir, word string) (files []string) {
 // The camera's connection breaks while somebody views: it is dialled again, and the view goes
 // on in the same call. A camera that stays away ends it with a sentence at the viewer.
 func TestA18_CameraComesBack(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	cam := newCamera(t, l.MustHost(t, "Camera"))
 	tv := newNode(t, l, "TV", "tv", "Living room").start().found()

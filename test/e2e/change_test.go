@@ -38,6 +38,7 @@ func quiet(t *testing.T, n *node, id string) {
 // Hold, mute and the picture, by the command line of either side: each is seen at both,
 // stops and starts what it says, and leaves no trace of loss or trouble.
 func TestA22_HoldAndResume(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	file := clip(t, 440)
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", file).start().found()
@@ -110,6 +111,7 @@ func TestA22_PictureJoinsAndLeaves(t *testing.T) {
 // What does not get through is said at both ends within seconds, in plain words: here a
 // device whose clip has no sound, and one that gives nothing.
 func TestOneWayIsSaid(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", clip(t, 440)).start().found()
 	panel := newNode(t, l, "Panel", "panel", "")

@@ -42,6 +42,7 @@ func in1970(t testing.TB) string {
 // A device whose clock says 1970 makes a home, admits a device whose clock is right, calls
 // and is called, also after a restart; and the other way round.
 func TestA30_ClockOf1970(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	file, program := clip(t, 440), in1970(t)
 	old := newNode(t, l, "Old", "tv", "", "--source-clip", file)

@@ -27,7 +27,7 @@ type trust struct {
 }
 
 // companionHome is a home of two owners and a device, each serving the companion.
-func companionHome(t *testing.T) (kitchen, hall, cam *node, phone *netlab.Host, host string) {
+func companionHome(t *testing.T) (kitchen, hall, cam *node, phone *netlab.Host) {
 	t.Helper()
 	l := newLab(t)
 	kitchen = newNode(t, l, "stove", "panel", "Kitchen").start().found()
@@ -35,15 +35,8 @@ func companionHome(t *testing.T) (kitchen, hall, cam *node, phone *netlab.Host, 
 	cam = newNode(t, l, "cam", "camera", "Garden")
 	kitchen.invite(hall, cam)
 	kitchen.run("home", "role", "wall", "owner")
-	for _, n := range []*node{kitchen, hall, cam} {
-		n.eventually(20*time.Second, "it has a certificate for the companion", func() bool { return ask[trust](n, "home", "trust").Ready })
-	}
-	url := ask[trust](kitchen, "home", "trust").URL
-	phone, err := l.Host("phone")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kitchen, hall, cam, phone, strings.TrimSuffix(strings.TrimPrefix(url, "https://"), ":8443/")
+	_, _, _ = kitchen.origin(), hall.origin(), cam.origin() // all can serve the app
+	return kitchen, hall, cam, l.MustHost(t, "phone")
 }
 
 // caOf downloads the authority's certificate by a node's address, as a phone does that does not
@@ -60,24 +53,23 @@ func caOf(t testing.TB, n *node) []byte {
 // TestA7_APhoneBecomesOwnerAndOutlivesItsNode walks the whole way with real Chromium: trust, QR,
 // confirmation, login; another node under the same origin; the loss of the phone.
 func TestA7_APhoneBecomesOwnerAndOutlivesItsNode(t *testing.T) {
-	kitchen, hall, cam, phoneHost, host := companionHome(t)
-	ca := caOf(t, kitchen)
+	kitchen, hall, cam, phoneHost := companionHome(t)
 	words := ask[trust](kitchen, "home", "trust").Words
 	for _, n := range []*node{hall, cam} {
 		if got := ask[trust](n, "home", "trust").Words; got != words {
 			t.Fatalf("%s shows the words %s, the kitchen %s", n.name, got, words)
 		}
 	}
-	origin := "https://" + host + ":8443"
+	origin := kitchen.origin()
 
-	stranger := newBrowser(t, phoneHost, host, cam.host.IPv4, nil)
+	stranger := newBrowser(t, phoneHost, kitchen.appHost(), cam.host.IPv4, nil)
 	if _, err := stranger.open(origin + "/"); err == nil || !strings.Contains(err.Error(), "ERR_CERT_AUTHORITY_INVALID") {
 		t.Fatalf("a browser that does not trust the home opened it: %v", err)
 	}
 
 	// The phone comes to the camera's node, which is no owner; the kitchen has the window.
 	cam.takeName(nil, phoneHost)
-	phone := newBrowser(t, phoneHost, host, virtual, ca)
+	phone := kitchen.browserOn(phoneHost, virtual)
 	w := ask[phoneWindow](kitchen, "phone", "--name", "Anna", "--no-wait")
 	if !strings.HasPrefix(w.URL, origin+"/#pair=") {
 		t.Fatalf("the QR code says %s", w.URL)

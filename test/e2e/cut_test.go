@@ -24,6 +24,7 @@ func (n *node) owner(o *node) {
 // device that was removed in one half while it was in the other does not come back. A
 // longer cut: HALLWAY_CUT=9m.
 func TestA12_CutInTwo(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	file := clip(t, 440)
 	cutFor := length("HALLWAY_CUT", 8*time.Second)
@@ -106,6 +107,7 @@ func TestA12_CutInTwo(t *testing.T) {
 // later all get one, another than before. All see all without a hand. The same again with
 // multicast blocked: with the old addresses what is stored suffices, with new ones one seed address does.
 func TestA12_PowerFailure(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	dark := length("HALLWAY_DARK", 3*time.Second)
 	var all []*node

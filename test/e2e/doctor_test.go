@@ -77,9 +77,7 @@ func (n *node) rule(args ...string) {
 
 // All is well: each leg is ok, from here and from there, and nobody notices.
 func TestA35_DoctorFindsNothingWrong(t *testing.T) {
-	if _, err := exec.LookPath("ffmpeg"); err != nil {
-		missing(t, "ffmpeg is missing; apt install ffmpeg")
-	}
+	needsFFmpeg(t)
 	l := newLab(t)
 	tv := newNode(t, l, "TV", "tv", "Living room").start().found()
 	panel := newNode(t, l, "Panel", "panel", "Kitchen", "--source-pipeline", "test-picture")
@@ -123,6 +121,7 @@ func TestA35_DoctorFindsNothingWrong(t *testing.T) {
 
 // Each way of being out of reach has its own sentence.
 func TestA35_DoctorTellsWhyItIsOutOfReach(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	tv := newNode(t, l, "TV", "tv", "Living room").start().found()
 	panel := newNode(t, l, "Panel", "panel", "Kitchen")
@@ -220,6 +219,7 @@ func TestA35_DoctorTellsWhyItIsOutOfReach(t *testing.T) {
 
 // Names, homes and codecs.
 func TestA35_DoctorTellsWhoBelongs(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	pcm := func(name, codec string) string {
 		dir := t.TempDir()

@@ -67,6 +67,7 @@ func TestA35_DarkScreenIsSaid(t *testing.T) {
 
 // A source that drops out is said while its program is started again, and taken back.
 func TestA35_MicrophoneThatDropsOutIsSaid(t *testing.T) {
+	t.Parallel()
 	needs(t, "ffmpeg")
 	l := newLab(t)
 	drops := `  - name: drops

@@ -141,6 +141,7 @@ func TestFaults_MissingProgram(t *testing.T) {
 }
 
 func TestFaults_LostInterface(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	tv := newNode(t, l, "TV", "tv", "").start().found()
 	panel := newNode(t, l, "Panel", "panel", "")

@@ -183,6 +183,7 @@ func TestA4_StopAndPulledPlug(t *testing.T) {
 // Two subnets without multicast between them: nobody sees the others; one seed address on
 // one agent joins them all.
 func TestA15_OneSeedJoinsTwoSubnets(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	other, err := l.Segment()
 	must(t, err)

@@ -8,6 +8,7 @@ import (
 // Who lets it ring for long still sees and hears: a browser, as any caller, learns where the
 // other side is only when somebody accepts.
 func TestLongRinging(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	tv := newNode(t, l, "TV", "tv", "Living room", "--source-clip", clip(t, 440), "--sink-record", t.TempDir()).start().found()
 	panel := newNode(t, l, "Panel", "panel", "Kitchen", "--source-clip", clip(t, 550), "--sink-record", t.TempDir())

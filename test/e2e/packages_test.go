@@ -45,16 +45,16 @@ func debian(t testing.TB) string {
 	if made := os.Getenv("HALLWAY_CHROOT"); made != "" {
 		command(t, "cp", "-a", made, root)
 	} else {
-		for _, program := range []string{"debootstrap", "apt-get"} {
+		for _, program := range []string{"mmdebstrap", "apt-get"} {
 			if _, err := exec.LookPath(program); err != nil {
-				missing(t, program+" is missing; this needs Debian and `apt install debootstrap`")
+				missing(t, program+" is missing; this needs Debian and `apt install mmdebstrap`")
 			}
 		}
 		sources := strings.Fields(command(t, "apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Created-By: Packages"))
 		if len(sources) < 2 {
 			missing(t, "apt knows no source of packages; run `apt-get update`")
 		}
-		command(t, "debootstrap", "--variant=minbase", "--include=adduser", sources[0], root, sources[1])
+		command(t, "mmdebstrap", "--quiet", "--variant=minbase", "--include=adduser", sources[0], root, sources[1])
 	}
 	must(t, os.WriteFile(filepath.Join(root, "usr/sbin/policy-rc.d"), []byte("#!/bin/sh\nexit 101\n"), 0o755)) //nolint:gosec // a program of the chroot
 	return root

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	drive "github.com/hallway-home/hallway/test/browser"
 	"github.com/hallway-home/hallway/test/netlab"
 )
 
@@ -38,11 +37,9 @@ func (c *chromium) open(n *node) *tab {
 	if err != nil {
 		missing(c.t, err.Error())
 	}
-	n.eventually(20*time.Second, "it has a certificate for the companion", func() bool { return ask[trust](n, "home", "trust").Ready })
-	origin := strings.TrimSuffix(ask[trust](n, "home", "trust").URL, "/")
+	origin := n.origin()
 	if c.b == nil {
-		name := strings.TrimSuffix(strings.TrimPrefix(origin, "https://"), ":8443")
-		c.b = newBrowser(c.t, c.host, name, n.host.IPv4, caOf(c.t, n), append(drive.Media(), "--autoplay-policy=no-user-gesture-required")...)
+		c.b = n.browserOn(c.host, n.host.IPv4, autoplay)
 	}
 	p := &tab{c: c}
 	raw, err := c.b.command(map[string]any{"do": "another", "url": origin + "/healthz"})

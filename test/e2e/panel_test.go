@@ -17,21 +17,11 @@ import (
 // more are flags of `hallway phone`.
 func pairedPage(t *testing.T, l *netlab.Lab, owner *node, more ...string) (page *browser, annas *netlab.Host, origin string) {
 	t.Helper()
-	owner.eventually(20*time.Second, "it has a certificate for the companion", func() bool { return ask[trust](owner, "home", "trust").Ready })
-	host := strings.TrimSuffix(strings.TrimPrefix(ask[trust](owner, "home", "trust").URL, "https://"), ":8443/")
 	annas = l.MustHost(t, "anna")
 	owner.takeName(nil, annas)
-	w := ask[phoneWindow](owner, append([]string{"phone", "--name", "Anna", "--no-wait"}, more...)...)
-	page = newBrowser(t, annas, host, virtual, caOf(t, owner), "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-	if _, err := page.open(w.URL); err != nil {
-		t.Fatal(err)
-	}
-	page.fill("input[name=name]", "Anna's phone")
-	page.click(button("Pair"))
-	page.wait(".words")
-	owner.run("phone", "accept")
-	page.wait("role=heading[name=House]")
-	return page, annas, "https://" + host + ":8443"
+	page = owner.browserOn(annas, virtual)
+	page.pairs(owner, "Anna's phone", append([]string{"--name", "Anna"}, more...)...)
+	return page, annas, owner.origin()
 }
 
 // arm makes a page a panel by its one tap and waits until it can be called.

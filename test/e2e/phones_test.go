@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	drive "github.com/hallway-home/hallway/test/browser"
 	"github.com/hallway-home/hallway/test/netlab"
 )
 
@@ -55,32 +56,71 @@ func (b *browser) finished(what string) time.Time {
 	return time.UnixMilli(ms)
 }
 
-// origin is the app's, the same at every node.
+// origin is the app's, the same at every node, once this node can serve it.
 func (n *node) origin() string {
 	n.t.Helper()
 	n.eventually(20*time.Second, "it has a certificate for the companion", func() bool { return ask[trust](n, "home", "trust").Ready })
 	return strings.TrimSuffix(ask[trust](n, "home", "trust").URL, "/")
 }
 
-// person pairs a browser on a host, with a camera and a microphone, as the phone of
-// somebody new. The app's name leads it to the address at.
+// appHost is the name in the origin.
+func (n *node) appHost() string {
+	n.t.Helper()
+	return strings.TrimSuffix(strings.TrimPrefix(n.origin(), "https://"), ":8443")
+}
+
+// autoplay lets a page be heard before anybody touched it.
+const autoplay = "--autoplay-policy=no-user-gesture-required"
+
+// browserOn starts a browser on a host, with a camera and a microphone, that trusts the home. The
+// app's name leads it to the address at.
+func (n *node) browserOn(h *netlab.Host, at string, args ...string) *browser {
+	n.t.Helper()
+	return newBrowser(n.t, h, n.appHost(), at, caOf(n.t, n), append(drive.Media(), args...)...)
+}
+
+// pairs makes a browser a phone with a name of its own, as the QR code leads it; window says whose
+// phone it is, to `hallway phone` at an owner's node.
+func (b *browser) pairs(owner *node, name string, window ...string) {
+	b.t.Helper()
+	w := ask[phoneWindow](owner, append([]string{"phone", "--no-wait"}, window...)...)
+	if status, err := b.open(w.URL); err != nil || status != http.StatusOK {
+		b.t.Fatalf("%d %v", status, err)
+	}
+	b.named(name)
+	b.letIn(owner)
+}
+
+// typed makes a browser that is at the app's door a phone by a code.
+func (b *browser) typed(code, name string) {
+	b.t.Helper()
+	b.fill("input[name=code]", code)
+	b.click(button("Next"))
+	b.named(name)
+}
+
+// named says what the phone is called, and that it may be paired.
+func (b *browser) named(name string) {
+	b.t.Helper()
+	b.fill("input[name=name]", name)
+	b.click(button("Pair"))
+}
+
+// letIn compares the words at an owner's node, and waits for the house.
+func (b *browser) letIn(owner *node) {
+	b.t.Helper()
+	b.wait(".words")
+	owner.run("phone", "accept")
+	b.wait("role=heading[name=House]")
+}
+
+// person pairs a browser on a host as the phone of somebody new; what it captures is watched.
 func (n *node) person(h *netlab.Host, name, role, at string, args ...string) *browser {
 	n.t.Helper()
-	origin := n.origin()
-	b := newBrowser(n.t, h, strings.TrimSuffix(strings.TrimPrefix(origin, "https://"), ":8443"), at, caOf(n.t, n),
-		append([]string{"--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required"}, args...)...)
-	if _, err := b.command(map[string]any{"do": "before", "js": watchCapture}); err != nil {
-		n.t.Fatal(err)
-	}
-	w := ask[phoneWindow](n, "phone", "--name", name, "--role", role, "--no-wait")
-	if status, err := b.open(w.URL); err != nil || status != http.StatusOK {
-		n.t.Fatalf("%d %v", status, err)
-	}
-	b.fill("input[name=name]", name+"s phone")
-	b.click(button("Pair"))
-	b.wait(".words")
-	n.run("phone", "accept")
-	b.wait("role=heading[name=House]")
+	b := n.browserOn(h, at, append([]string{autoplay}, args...)...)
+	_, err := b.command(map[string]any{"do": "before", "js": watchCapture})
+	must(n.t, err)
+	b.pairs(n, name+"s phone", "--name", name, "--role", role)
 	return b
 }
 

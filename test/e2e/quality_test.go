@@ -20,17 +20,11 @@ import (
 // each 2 s, together.
 func flashClip(t testing.TB) string {
 	t.Helper()
-	if _, err := exec.LookPath("ffmpeg"); err != nil {
-		missing(t, "ffmpeg is missing; apt install ffmpeg")
-	}
 	file := filepath.Join(t.TempDir(), "flash.mkv")
-	out, err := exec.Command("ffmpeg", "-v", "error",
+	ffmpeg(t,
 		"-f", "lavfi", "-i", "color=black:size=320x180:rate=25,drawbox=color=white:t=fill:enable='lt(mod(t,2),0.4)'",
 		"-f", "lavfi", "-i", "aevalsrc='0.5*sin(2*PI*1000*t)*lt(mod(t,2),0.4)':s=48000",
-		"-t", "8", "-c:v", "libx264", "-profile:v", "baseline", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "25", "-bf", "0", "-c:a", "libopus", "-ac", "2", file).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+		"-t", "8", "-c:v", "libx264", "-profile:v", "baseline", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "25", "-bf", "0", "-c:a", "libopus", "-ac", "2", file)
 	return file
 }
 
@@ -274,6 +268,7 @@ func agrees(t *testing.T, what string, n, of int, truth float64) {
 // 30 s the other side sends it no more, ends the call and says why; the device does the
 // same when it wakes.
 func TestConsentLostEndsTheCall(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	file := clip(t, 440)
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", file).start().found()

@@ -19,10 +19,7 @@ const evilPage = `require("http").createServer((q, r) => { r.setHeader("Content-
 func TestA34_AForeignPageReachesNothing(t *testing.T) {
 	l := newLab(t)
 	stove := newNode(t, l, "stove", "panel", "Kitchen").start().found()
-	stove.eventually(20*time.Second, "it has a certificate", func() bool { return ask[trust](stove, "home", "trust").Ready })
-	url := ask[trust](stove, "home", "trust").URL
-	origin := strings.TrimSuffix(url, "/")
-	host := strings.TrimSuffix(strings.TrimPrefix(origin, "https://"), ":8443")
+	origin, host := stove.origin(), stove.appHost()
 	phoneHost, err := l.Host("phone")
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +50,7 @@ func TestA34_AForeignPageReachesNothing(t *testing.T) {
 	// evil.test is the foreign site; rebound.test, its page's name, leads to the node itself.
 	rules := host + " " + stove.host.IPv4 + ", MAP evil.test " + evil.IPv4 + ", MAP rebound.test " + stove.host.IPv4
 	b := newBrowser(t, phoneHost, rules, "", caOf(t, stove))
-	if status, err := b.open(url); err != nil || status != http.StatusOK {
+	if status, err := b.open(origin + "/"); err != nil || status != http.StatusOK {
 		t.Fatal(status, err)
 	}
 	// A typed code, and a home whose certificate was trusted first: nobody needs to confirm.

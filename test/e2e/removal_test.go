@@ -80,6 +80,7 @@ func (k *knocker) refusedSince(target string, since time.Time) bool {
 // flows, its call with the media, and its place in every list and event stream end. Nodes
 // that were off or stopped compare rosters before they serve it anything.
 func TestA9_RemovedDeviceIsRefusedEverywhere(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	member := program(t, "member")
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", clip(t, 440)).start().found()

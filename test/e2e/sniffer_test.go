@@ -205,7 +205,7 @@ func TestA31_ASnifferReadsNothing(t *testing.T) {
 
 	origin := stove.origin()
 	h := l.MustHost(t, "anna")
-	phone := newBrowser(t, h, strings.TrimSuffix(strings.TrimPrefix(origin, "https://"), ":8443"), stove.host.IPv4, caOf(t, stove), "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+	phone := stove.browserOn(h, stove.host.IPv4)
 	if _, err := phone.command(map[string]any{"do": "before", "js": watchCapture}); err != nil {
 		t.Fatal(err)
 	}
@@ -215,12 +215,8 @@ func TestA31_ASnifferReadsNothing(t *testing.T) {
 	if status, err := phone.open(origin + "/"); err != nil || status != http.StatusOK {
 		t.Fatal(status, err)
 	}
-	phone.fill("input[name=code]", w.Code)
-	phone.click(button("Next"))
-	phone.fill("input[name=name]", "Canaryphone")
-	phone.click(button("Pair"))
-	phone.wait(".words")
-	stove.run("phone", "accept")
+	phone.typed(w.Code, "Canaryphone")
+	phone.letIn(stove)
 	phone.wait("[data-slug=canarystove][aria-disabled=false]")
 	var session struct{ CSRF string }
 	phone.eval(`const s = await hallway.login(); await hallway.call("POST", "/home/rooms", { name: "Canaryattic" }); await hallway.call("POST", "/home/groups", { name: "Canarygroup", members: ["canarylamp"] }); return s`, &session)

@@ -12,7 +12,7 @@ import (
 // owner-person does there just works, while an owner's node can be reached. Here the page is served by a
 // device's node alone, of two owners one dies, then the other.
 func TestAPageOfADevicesNodeChangesTheHome(t *testing.T) {
-	stove, wall, l, host := appHome(t)
+	stove, wall, l := appHome(t)
 	stove.run("home", "role", "wall", "device")
 	attic := newNode(t, l, "Attic", "panel", "Top floor")
 	old := newNode(t, l, "Old", "speaker", "Hall")
@@ -37,21 +37,15 @@ func TestAPageOfADevicesNodeChangesTheHome(t *testing.T) {
 		t.Errorf("the device's own command line: %d %s", code, out)
 	}
 
-	ca := caOf(t, stove)
 	annas := l.MustHost(t, "anna")
 	wall.takeName(nil, annas)
 	w := ask[phoneWindow](stove, "phone", "--name", "Anna", "--no-wait")
-	phone := newBrowser(t, annas, host, virtual, ca)
-	if _, err := phone.open("https://" + host + ":8443/"); err != nil {
+	phone := stove.browserOn(annas, virtual)
+	if _, err := phone.open(stove.origin() + "/"); err != nil {
 		t.Fatal(err)
 	}
-	phone.fill("input[name=code]", w.Code)
-	phone.click(button("Next"))
-	phone.fill("input[name=name]", "Anna's phone")
-	phone.click(button("Pair"))
-	phone.wait(".words")
-	stove.run("phone", "accept")
-	phone.wait("role=heading[name=House]")
+	phone.typed(w.Code, "Anna's phone")
+	phone.letIn(stove)
 	var served string
 	phone.eval(`return (await hallway.call("GET", "/status")).name`, &served)
 	if served != "Wall" {
@@ -111,7 +105,7 @@ func TestAPageOfADevicesNodeChangesTheHome(t *testing.T) {
 		stove.eventually(5*time.Second, "she can be called again", func() bool { return phone.has("input[name=dnd]:not(:checked)") })
 	})
 	phone.screen("People and devices")
-	t.Run("a phone comes and goes", func(t *testing.T) { comesAndGoes(t, phone, stove, l, host, ca) })
+	t.Run("a phone comes and goes", func(t *testing.T) { comesAndGoes(t, phone, stove, l.MustHost(t, "ben")) })
 	t.Run("a device is removed", func(t *testing.T) {
 		phone.screen("People and devices")
 		phone.click("li[data-slug=old] >> " + button("Remove"))
