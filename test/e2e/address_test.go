@@ -80,7 +80,6 @@ func active(t *testing.T, from, to *node) string {
 // A new address by DHCP: the URI stays, the contact is fresh on the others within 5 s, and
 // a running call goes on, whichever side moves, and when both do at once.
 func TestA13_NewAddress(t *testing.T) {
-	t.Parallel()
 	l := newLab(t)
 	file := clip(t, 440)
 	tv := nodeOn(t, hostOn(t, l, l.First(), "TV", netlab.IPv4Only), "tv", "", "--source-clip", file).start().found()

@@ -128,19 +128,11 @@ func (b *browser) counts(what string) {
 	})
 }
 
-// appPage is a browser that came in as a phone of somebody and is logged in at that node. The
-// owner's arguments say whose phone it is.
-func appPage(t *testing.T, l *netlab.Lab, owner, at *node, host string, invitation []string, args ...string) *browser {
-	t.Helper()
-	b := owner.browserOn(l.MustHost(t, host), at.host.IPv4, append([]string{autoplay}, args...)...)
-	b.pairs(owner, host, invitation...)
-	return b
-}
-
 // wallPanel is a page that came in as the wall panel of the kitchen and was started by a tap.
 func wallPanel(t *testing.T, l *netlab.Lab, owner, at *node, name string) *browser {
 	t.Helper()
-	b := appPage(t, l, owner, at, name, []string{"--name", name, "--room", "Kitchen"})
+	b := owner.browserOn(l.MustHost(t, name), at.host.IPv4, autoplay)
+	b.pairs(owner, name, "--name", name, "--room", "Kitchen")
 	if _, err := b.open(owner.origin() + "/panel"); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +160,8 @@ func ringsHome(t *testing.T, second, class, room string, args ...string) (l *net
 // that is killed in a call ends it at the other side within 15 s.
 func TestAppRingsTheKitchen(t *testing.T) {
 	l, hub, attic := ringsHome(t, "Loft", "tv", "Attic")
-	phone := appPage(t, l, hub, hub, "Pocket", []string{"--name", "Anna"}, "--use-file-for-fake-video-capture="+countingCamera(t))
+	phone := hub.browserOn(l.MustHost(t, "Pocket"), hub.host.IPv4, autoplay, "--use-file-for-fake-video-capture="+countingCamera(t))
+	phone.pairs(hub, "Pocket", "--name", "Anna")
 	wall := wallPanel(t, l, hub, attic, "Wall")
 	phone.watched()
 	phone.wait("[data-room=kitchen] [data-slug=wall][aria-disabled=false] .state.on")

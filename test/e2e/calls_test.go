@@ -152,7 +152,7 @@ func directions(c call) string {
 // The called side's camera and microphone are a child process here: it is not in the
 // process table before a person accepts, and gone within 1 s of the end.
 func TestA32_CameraOpensOnlyAfterAccept(t *testing.T) {
-	needsFFmpeg(t)
+	needs(t, "ffmpeg")
 	l := newLab(t)
 	tv := newNode(t, l, "TV", "tv", "", "--source-clip", clip(t, 440)).start().found()
 	panel := newNode(t, l, "Panel", "panel", "", "--source-pipeline", "test-picture")

@@ -62,17 +62,10 @@ func cameraOf(t testing.TB, h *netlab.Host, shows ...string) *rtspCamera {
 	return c
 }
 
-func needsFFmpeg(t testing.TB) {
-	t.Helper()
-	if _, err := exec.LookPath("ffmpeg"); err != nil {
-		missing(t, "ffmpeg is missing; apt install ffmpeg")
-	}
-}
-
 // ffmpeg makes a file.
 func ffmpeg(t testing.TB, args ...string) {
 	t.Helper()
-	needsFFmpeg(t)
+	needs(t, "ffmpeg")
 	command(t, "ffmpeg", append([]string{"-v", "error"}, args...)...)
 }
 

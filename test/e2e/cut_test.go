@@ -24,7 +24,6 @@ func (n *node) owner(o *node) {
 // device that was removed in one half while it was in the other does not come back. A
 // longer cut: HALLWAY_CUT=9m.
 func TestA12_CutInTwo(t *testing.T) {
-	t.Parallel()
 	l := newLab(t)
 	file := clip(t, 440)
 	cutFor := length("HALLWAY_CUT", 8*time.Second)

@@ -77,7 +77,7 @@ func (n *node) rule(args ...string) {
 
 // All is well: each leg is ok, from here and from there, and nobody notices.
 func TestA35_DoctorFindsNothingWrong(t *testing.T) {
-	needsFFmpeg(t)
+	needs(t, "ffmpeg")
 	l := newLab(t)
 	tv := newNode(t, l, "TV", "tv", "Living room").start().found()
 	panel := newNode(t, l, "Panel", "panel", "Kitchen", "--source-pipeline", "test-picture")

@@ -10,7 +10,6 @@ import (
 // Finding, joining and calling work on IPv4 only, on IPv6 only, with link-local addresses
 // only, and on both.
 func TestA6_EveryFamily(t *testing.T) {
-	t.Parallel()
 	file := clip(t, 440)
 	for _, f := range []struct {
 		name string

@@ -35,7 +35,7 @@ pipelines:
 // A second and a tenth viewer share the encode of the first: one camera process in the
 // process table. Each has the picture at once, from a key frame of the past.
 func TestA18_SharedEncodeOfTenViewers(t *testing.T) {
-	needsFFmpeg(t)
+	needs(t, "ffmpeg")
 	l := newLab(t)
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "camera.conf")

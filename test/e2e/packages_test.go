@@ -45,11 +45,7 @@ func debian(t testing.TB) string {
 	if made := os.Getenv("HALLWAY_CHROOT"); made != "" {
 		command(t, "cp", "-a", made, root)
 	} else {
-		for _, program := range []string{"mmdebstrap", "apt-get"} {
-			if _, err := exec.LookPath(program); err != nil {
-				missing(t, program+" is missing; this needs Debian and `apt install mmdebstrap`")
-			}
-		}
+		needs(t, "mmdebstrap", "apt-get")
 		sources := strings.Fields(command(t, "apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Created-By: Packages"))
 		if len(sources) < 2 {
 			missing(t, "apt knows no source of packages; run `apt-get update`")
